@@ -1,0 +1,1 @@
+"""Measuring a restoration: distances to a ground truth, identity, landmarks, naturalness."""
