@@ -1,0 +1,1 @@
+"""Texture: autoencoder latents, the connectors that condition the denoiser, and the flow samplers."""

@@ -1,0 +1,1 @@
+"""Training: one readable module a stage over one small shared loop."""

@@ -1,0 +1,134 @@
+"""Stage 0: the autoencoder. The linear transform is solved for, the deep residual is trained by gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefrestore.training.images import grid, random_crops, to_signed
+from prefrestore.training.loop import LoopConfig, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """``prefrestore train autoencoder``.
+
+    Args:
+        data: folders of aligned faces (or the layout of the project's data card).
+        output_dir: where checkpoints, grids and the finished ``autoencoder/`` folder go.
+        preset: names the architecture.
+        crop: side of the training crops in pixels; the net is convolutional, so small crops are cheap and enough.
+        perceptual_weight: weight of LPIPS in the loss; 0 needs no LPIPS weights.
+        latent_noise: standard deviation of noise added to latents before decoding, so that the decoder forgives
+            the small errors of a sampler.
+    """
+
+    data: tuple[Path, ...]
+    output_dir: Path
+    preset: str = "compact"
+    steps: int = 2000
+    batch_size: int = 32
+    crop: int = 128
+    learning_rate: float = 1e-3
+    perceptual_weight: float = 0.0
+    latent_noise: float = 0.03
+    seed: int = 0
+    mixed_precision: str = "bf16"
+    num_workers: int = 0
+    max_minutes: float | None = None
+    sample_every: int = 500
+    save_every: int = 200
+
+
+class AutoencoderObjective(nn.Module):
+    """L1 in [-1,1] plus, if asked, LPIPS, on noisy latents."""
+
+    def __init__(
+        self, autoencoder: ResidualAutoencoder, *, latent_noise: float, perceptual: nn.Module | None, weight: float
+    ) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.latent_noise = latent_noise
+        self.perceptual = perceptual
+        self.weight = weight
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Images (B,3,H,W) in [-1,1] -> losses."""
+        latent = self.autoencoder.encode(images).latent
+        noise = torch.randn(latent.shape, generator=generator, device=latent.device)
+        rebuilt = self.autoencoder.decode(latent + self.latent_noise * noise).sample.float()
+        losses = {"l1": F.l1_loss(rebuilt, images), "mse": F.mse_loss(rebuilt, images)}
+        total = losses["l1"]
+        if self.perceptual is not None:
+            losses["lpips"] = self.perceptual(rebuilt, images).mean()
+            total = total + self.weight * losses["lpips"]
+        return losses | {"loss": total}
+
+
+def round_trip_psnr(autoencoder: ResidualAutoencoder, faces: np.ndarray, batch: int = 8) -> float:
+    """Mean PSNR in dB of decode(encode(x)) over faces (N,H,W,3) uint8, in float32 and rounded to 8 bits."""
+    values = []
+    with torch.no_grad():
+        for start in range(0, len(faces), batch):
+            images = to_signed(faces[start : start + batch])
+            rebuilt = ((autoencoder(images) + 1) * 127.5).round().clamp(0, 255)
+            error = ((images + 1) * 127.5 - rebuilt).square().flatten(1).mean(1)
+            values.append(10 * torch.log10(255**2 / error.clamp_min(1e-9)))
+    return float(torch.cat(values).mean())
+
+
+def train(
+    autoencoder: ResidualAutoencoder,
+    faces: np.ndarray,
+    validation: np.ndarray,
+    config: Config,
+    perceptual: nn.Module | None = None,
+    log: Callable[[str], None] = print,
+) -> Trainer:
+    """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place."""
+    loop = LoopConfig(
+        output_dir=config.output_dir,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        mixed_precision=config.mixed_precision,
+        num_workers=config.num_workers,
+        max_minutes=config.max_minutes,
+        sample_every=config.sample_every,
+        save_every=config.save_every,
+        weight_decay=0.0,
+    )
+    rng = np.random.default_rng(config.seed)
+    chosen = np.sort(rng.choice(len(faces), size=min(len(faces), 600), replace=False))
+    psnr = autoencoder.initialise_from_patches(to_signed(faces[chosen]))
+    log(f"linear transform alone: {psnr:.2f} dB on training patches")
+
+    def make_batch(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([config.seed, step])
+        index = rng.integers(len(faces), size=config.batch_size)
+        return {"images": to_signed(random_crops(faces, index, config.crop, rng))}
+
+    def sample() -> Image.Image:
+        images = to_signed(validation[:8])
+        log(f"round trip on validation: {round_trip_psnr(autoencoder, validation[:64]):.2f} dB")
+        return grid([images, autoencoder(images)])
+
+    objective = AutoencoderObjective(
+        autoencoder, latent_noise=config.latent_noise, perceptual=perceptual, weight=config.perceptual_weight
+    )
+    trainer = Trainer(objective, make_batch, loop, sample=sample)
+    trainer.fit()
+    return trainer

@@ -1,0 +1,120 @@
+"""Seeded (degraded, clean) pairs for training, and their latents and LM states, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from prefrestore.data.faces import FaceSet, load_face_set
+from prefrestore.data.mix import FaceMix, mix
+from prefrestore.degrade import degrade
+from prefrestore.errors import InvalidInputError
+from prefrestore.training.images import to_signed
+
+
+def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
+    """The training faces of every root; drawn synthetic faces, where a root has them, make up half of each batch.
+
+    The generator's faces outnumber the photographs three to one; without the weights its look would prevail.
+    """
+    photographs = [load_face_set(root, "train", size=size) for root in roots]
+    drawn = [
+        load_face_set(root, "synthetic", size=size) for root in roots if (Path(root) / "faces" / "synthetic").is_dir()
+    ]
+    if not photographs:
+        raise InvalidInputError("training needs at least one folder of faces")
+    if not drawn:
+        return mix(photographs)
+    counts = [sum(len(faces) for faces in group) for group in (photographs, drawn)]
+    weights = [len(faces) / count for group, count in zip((photographs, drawn), counts, strict=True) for faces in group]
+    return mix(photographs + drawn, weights)
+
+
+def load_validation(roots: Sequence[Path], size: int) -> FaceSet:
+    """The validation faces of the first root that has any, or else its training faces."""
+    for root in roots:
+        if (Path(root) / "faces" / "val").is_dir():
+            return load_face_set(root, "val", size=size)
+    return load_face_set(roots[0], "train", size=size)
+
+
+def degraded_batch(
+    faces: np.ndarray, preset: str, rng: np.random.Generator, *, mirror: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """Degrade faces (B,H,W,3) uint8, mirrored half the time -> (lq, target), each (B,H,W,3) uint8."""
+    lq, target = [], []
+    for face in faces:
+        flipped = face[:, ::-1] if mirror and rng.random() < 0.5 else face
+        pair = degrade(np.ascontiguousarray(flipped), preset, rng)
+        lq.append(pair.lq)
+        target.append(pair.target)
+    return np.stack(lq), np.stack(target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentPairs:
+    """Cached pairs: scaled LQ and clean latents (N,C,h,w), LM states (N,Q,D), all float16; clean images uint8."""
+
+    lq_latents: np.ndarray
+    clean_latents: np.ndarray
+    queries: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lq_latents)
+
+    def batch(self, index: np.ndarray) -> dict[str, Tensor]:
+        """The pairs at ``index`` as float32 tensors; the clean images in [-1,1] under ``targets``."""
+        names = ("lq_latents", "clean_latents", "queries")
+        tensors = {name: torch.from_numpy(getattr(self, name)[index].astype(np.float32)) for name in names}
+        return tensors | {"targets": to_signed(self.targets[index])}
+
+
+_NAMES = ("lq_latents", "clean_latents", "queries", "targets")
+
+
+def cached_pairs(
+    folder: Path,
+    count: int,
+    compute: Callable[[int, int], dict[str, np.ndarray]],
+    *,
+    key: dict[str, object],
+    chunk: int = 32,
+    log: Callable[[str], None] = print,
+) -> LatentPairs:
+    """Open the cache in ``folder``, computing what is missing; a build that was stopped goes on where it was.
+
+    Args:
+        compute: (first, last) -> the four arrays for pairs first..last-1; a pure function of its arguments.
+        key: what the contents depend on (weights' hashes, seed, preset); another key starts the cache anew.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    record = folder / "pairs.json"
+    state = json.loads(record.read_text()) if record.is_file() else {}
+    done = state["done"] if state.get("key") == key and state.get("count") == count else 0
+    arrays: dict[str, np.ndarray] = {}
+    while done < count:
+        last = min(done + chunk, count)
+        for name, value in compute(done, last).items():
+            stored = value if value.dtype == np.uint8 else value.astype(np.float16)
+            if name not in arrays:
+                path, shape = folder / f"{name}.npy", (count, *stored.shape[1:])
+                mode = "r+" if done else "w+"
+                arrays[name] = np.lib.format.open_memmap(path, mode=mode, dtype=stored.dtype, shape=shape)
+            arrays[name][done:last] = stored
+        done = last
+        if done % (chunk * 16) == 0 or done == count:
+            for array in arrays.values():
+                array.flush()
+            beside = record.with_suffix(".part")
+            beside.write_text(json.dumps({"key": key, "count": count, "done": done}))
+            os.replace(beside, record)
+            log(f"pairs {done}/{count}")
+    return LatentPairs(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES})
