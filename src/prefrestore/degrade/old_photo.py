@@ -5,7 +5,7 @@ not paint a grey photograph or re-tone a brown one. Damage (grain, paper, stains
 is applied only to the degraded picture. Modelled by eye on scans of old official portraits: grey and faded
 prints, brown cabinet cards, yellow-green newsprint with dots, greenish slides, over-sharpened photocopies.
 Tone works on uint8 and damage on float32 in [0,255], both H,W,3 RGB. Damage never brings in a colour: it
-moves pixels between the tone's own paper and ink colours, so grey stays grey.
+moves the three channels alike, or towards the tone's own paper or ink, so grey stays grey.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class Tone:
 class OldPhoto:
     """One old photograph: tone, and the strength of each damage (0: none), lengths in px of the image.
 
-    grain: standard deviation in grey levels, of specks `grain_size` px wide. texture: amplitude of the
-    paper's relief, grey levels. stain: largest darkening or lightening by blotches, as a share. dust,
-    scratches: how many.
+    scale: px of this image to one px of a face of 256 px. grain: standard deviation in grey levels, of specks
+    `grain_size` px wide. texture: amplitude of the paper's relief, grey levels. stain: largest darkening or
+    lightening by blotches, as a share. dust, scratches: how many.
     screen: none, dots or lines of a printing press, `pitch` px apart at `screen_angle` radians, mixed in by
     `screen_strength`. sharpen: how much of a scanner's unsharp mask.
     """
@@ -69,11 +69,10 @@ class OldPhoto:
 
 
 def draw_tone(rng: np.random.Generator) -> Tone:
-    """Grey (45 %), sepia (25 %), another tint such as green newsprint (10 %), or faded and shifted colour (20
-    %)."""
+    """Grey (45 %), sepia (25 %), another tint such as green newsprint (10 %), or shifted colour (20 %)."""
     kind = rng.random()
     gamma = float(np.exp(rng.normal(0, 0.18)))
-    contrast = float(rng.uniform(1.0, 1.8)) if rng.random() < 0.35 else 1.0
+    contrast = float(rng.uniform(1.0, 2.2)) if rng.random() < 0.35 else 1.0
     faded = rng.random() < 0.6
     black = float(rng.uniform(0, 70)) if faded else float(rng.uniform(0, 12))
     white = float(rng.uniform(185, 255)) if faded else float(rng.uniform(240, 255))
@@ -84,7 +83,7 @@ def draw_tone(rng: np.random.Generator) -> Tone:
         # cyanotypes.
         sepia = kind < 0.70
         warm = float(rng.uniform(6, 38)) if sepia else float(rng.uniform(-30, 30))
-        green = float(rng.uniform(-4, 3)) if sepia else float(rng.uniform(-3, 14))
+        green = float(rng.uniform(-4, 6)) if sepia else float(rng.uniform(-3, 14))
         paper = _tint(white - 6, warm, green)
         ink = _tint(black + 4, warm * float(rng.uniform(0.2, 0.8)), green * float(rng.uniform(0, 1)))
         return Tone(saturation=0.0, gamma=gamma, contrast=contrast, ink=ink, paper=paper)
@@ -95,8 +94,7 @@ def draw_tone(rng: np.random.Generator) -> Tone:
 
 
 def draw_old_photo(size: int, rng: np.random.Generator) -> OldPhoto:
-    """Draws tone and damage for an image whose shorter side is `size` px; most photographs have one or two
-    damages."""
+    """Draws tone and damage for an image whose shorter side is `size` px; one or two damages are usual."""
     scale = size / 256
     screen: Literal["none", "dots", "lines"] = "none"
     if rng.random() < 0.22:

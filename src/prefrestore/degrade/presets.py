@@ -31,15 +31,13 @@ class DegradationRange:
     reference_size: shorter side in px at which the lengths below are stated.
     blur_sigma: standard deviation of the Gaussian blur, px at the reference, (low, high), low > 0.
     kernel_size: side of the blur kernel, px at the reference, odd; the kernel is truncated there.
-    anisotropic: probability that the two axes draw their own sigma and the kernel is turned by a uniform
-    angle.
+    anisotropic: probability that the two axes draw their own sigma and the kernel is turned.
     downsample: factor by which both sides shrink, >= 1 at the reference; a scaled factor below 1 becomes 1.
     noise: standard deviation of the Gaussian noise in grey levels of 255.
     jpeg: quality, 1 to 100, both ends included.
-    spread: "uniform" draws every number uniformly, "log" draws sigma and factor uniformly in their logarithm,
-    which
-        puts half of the draws below the geometric mean: real photos are more often a little bad than
-        terrible.
+    spread: "uniform" draws every number uniformly; "log" draws sigma and factor uniformly in their logarithm,
+    so that half of the draws lie below the geometric mean: real photos are more often a little bad than
+    terrible.
     old_photo: probability that the picture is also made an old photograph (see `old_photo`).
 
     Raises InvalidInputError when an interval is empty or outside these bounds.
