@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefrestore.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline import PrefRestorePipeline
 
 PRESET_NAMES = ("compact", "tiny", "paper")
 
@@ -41,6 +44,16 @@ class Preset:
     lq_encoder: dict[str, Any]
     transformer: dict[str, Any]
     flow: FlowConfig
+    answer_position: int | None = None
+
+    def pipeline_config(self) -> dict[str, Any]:
+        """The pipeline's own arguments beside its components."""
+        return {
+            "face_size": self.face_size,
+            "answer_position": self.answer_position,
+            "preset": self.name,
+            **asdict(self.flow),
+        }
 
 
 def load_preset(name: str) -> Preset:
@@ -56,3 +69,10 @@ def load_preset(name: str) -> Preset:
     if unknown:
         raise InvalidInputError(f"preset '{name}' has unknown entries: {', '.join(sorted(unknown))}")
     return Preset(**{**values, "flow": FlowConfig(**values["flow"])})
+
+
+def load_preset_pipeline(name: str = "compact", **options: Any) -> PrefRestorePipeline:
+    """See `prefrestore.presets.build.load_preset_pipeline`; here so that presets can be read without torch."""
+    from prefrestore.presets import build
+
+    return build.load_preset_pipeline(name, **options)

@@ -1,0 +1,83 @@
+"""From a preset to a pipeline: random weights for tests and for starting to train, or the bundled ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from prefrestore.presets import Preset, load_preset
+from prefrestore.weights import bundled_folder, verify
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline import PrefRestorePipeline
+
+_WORDS = ("A man with grey hair looks at the camera.", "A young woman with dark hair smiles in front of a wall.")
+
+
+def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = _WORDS) -> PrefRestorePipeline:
+    """A pipeline with the preset's architecture and random weights; ``captions`` train its text tokenizer.
+
+    The global generator is used to draw the layers' first weights and then put back as it was.
+    """
+    from diffusers import SanaTransformer2DModel
+
+    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.texture.conditioning import Connectors, LatentEncoder
+    from prefrestore.training.semantic import new_language_model, new_text_tokenizer
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        image_tokenizer = SemanticTokenizer(**preset.image_tokenizer)
+        text_tokenizer = new_text_tokenizer(preset, captions)
+        language_model = new_language_model(preset, text_tokenizer, seed=seed)
+        autoencoder = ResidualAutoencoder(**preset.autoencoder)
+        lq_encoder = LatentEncoder(**preset.lq_encoder)
+        lq_encoder.initialise_from(autoencoder)
+        transformer = SanaTransformer2DModel(**preset.transformer)
+        connectors = Connectors(
+            language_model.config.hidden_size,
+            preset.transformer["num_attention_heads"] * preset.transformer["attention_head_dim"],
+            preset.transformer["caption_channels"],
+        )
+    parts = (image_tokenizer, language_model, autoencoder, lq_encoder, transformer, connectors)
+    for part in parts:
+        part.eval().requires_grad_(False)
+    return PrefRestorePipeline(
+        image_tokenizer=image_tokenizer,
+        text_tokenizer=text_tokenizer,
+        language_model=language_model,
+        connectors=connectors,
+        autoencoder=autoencoder,
+        lq_encoder=lq_encoder,
+        transformer=transformer,
+        **preset.pipeline_config(),
+    )
+
+
+def load_preset_pipeline(
+    name: str = "compact", *, folder: Path | str | None = None, dtype: torch.dtype = torch.float32
+) -> PrefRestorePipeline:
+    """The pipeline of a preset: ``compact`` with the bundled weights, ``tiny`` with random ones for tests.
+
+    Args:
+        name: a preset.
+        folder: a pipeline folder in place of the bundled weights; its hashes are checked when it records them.
+        dtype: of the weights in memory; the files are half precision.
+
+    Raises:
+        InvalidInputError: no such preset.
+        WeightsError: the weights are missing, or differ from their recorded hashes.
+    """
+    from prefrestore.pipeline import PrefRestorePipeline
+
+    preset = load_preset(name)
+    if folder is None and name == "tiny":
+        return random_pipeline(preset).to(dtype)
+    path = bundled_folder(name) if folder is None else Path(folder)
+    verify(path)
+    return PrefRestorePipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)

@@ -1,0 +1,239 @@
+"""Step 2, second half: the flow that adds to the posterior mean what it leaves out.
+
+Pref-Restore trains the LQ encoder and a denoiser that already knows faces together. At compact scale the denoiser
+starts from nothing, so the encoder comes first (`prefrestore.training.encoder`) and is then frozen: the latents of many
+seeded pairs, and the frozen language model's states, are computed once, and every step costs only the denoiser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefrestore.texture import flow
+from prefrestore.texture.conditioning import Connectors, denoise, embed_latents
+from prefrestore.training.images import grid, to_signed
+from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.pairs import (
+    LatentPairs,
+    cached_pairs,
+    degraded_batch,
+    load_training_mix,
+    load_validation,
+)
+
+if TYPE_CHECKING:
+    from diffusers import SanaTransformer2DModel
+
+    from prefrestore.pipeline import PrefRestorePipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """``prefrestore train fidelity``.
+
+    Args:
+        data: folders of aligned faces (or the layout of the project's data card).
+        output_dir: the working folder, which holds the finished earlier components; ``transformer/`` and
+            ``connectors/`` are written to it.
+        preset: names the architecture.
+        degradation: a preset of `prefrestore.degrade`.
+        pairs: how many degraded pairs are cached; each is seen ``steps * batch_size / pairs`` times.
+        condition_dropout: share of samples whose whole condition is zeroed (classifier-free guidance).
+        query_dropout: share of samples whose queries alone are zeroed, so that the model also works without them.
+        perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image, times (1 - t).
+        start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
+    """
+
+    data: tuple[Path, ...]
+    output_dir: Path
+    preset: str = "compact"
+    degradation: str = "training"
+    steps: int = 2000
+    batch_size: int = 16
+    learning_rate: float = 5e-4
+    pairs: int = 12000
+    condition_dropout: float = 0.1
+    query_dropout: float = 0.1
+    perceptual_weight: float = 0.0
+    start_from: Path | None = None
+    seed: int = 0
+    mixed_precision: str = "bf16"
+    num_workers: int = 0
+    max_minutes: float | None = None
+    sample_every: int = 500
+    save_every: int = 200
+
+
+class FlowObjective(nn.Module):
+    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus LPIPS of the clean estimate."""
+
+    def __init__(
+        self,
+        transformer: SanaTransformer2DModel,
+        connectors: Connectors,
+        *,
+        noise_scale: float,
+        start_from_lq: bool,
+        condition_dropout: float = 0.1,
+        query_dropout: float = 0.1,
+        decode: Callable[[Tensor], Tensor] | None = None,
+        perceptual: nn.Module | None = None,
+        perceptual_weight: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.transformer, self.connectors = transformer, connectors
+        self.noise_scale, self.start_from_lq = noise_scale, start_from_lq
+        self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
+        self.decode, self.perceptual, self.perceptual_weight = decode, perceptual, perceptual_weight
+
+    def forward(
+        self, lq_latents: Tensor, clean_latents: Tensor, queries: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
+        count, device = len(lq_latents), lq_latents.device
+        t = torch.rand(count, generator=generator, device=device)
+        noise = torch.randn(clean_latents.shape, generator=generator, device=device)
+        drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
+        keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
+        start = lq_latents if self.start_from_lq else torch.zeros_like(lq_latents)
+        x_1 = flow.source(start, noise, self.noise_scale)
+        x_t = flow.interpolate(clean_latents, x_1, t)
+        condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
+        velocity = denoise(self.transformer, x_t, t, condition * keep_condition, lq_latents).float()
+        losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
+        total = losses["flow"]
+        if self.perceptual is not None and self.decode is not None:
+            images = self.decode(flow.clean_estimate(x_t, velocity, t)).float()
+            # Near t = 1 the clean estimate is a mean and ought to be smooth; near 0 it ought to be sharp.
+            losses["lpips"] = ((1 - t) * self.perceptual(images, targets).flatten()).mean()
+            total = total + self.perceptual_weight * losses["lpips"]
+        return losses | {"loss": total}
+
+
+def load_working_pipeline(config: Config) -> PrefRestorePipeline:
+    """The finished components of ``output_dir`` around a denoiser that is new, or that of ``start_from``."""
+    from diffusers import SanaTransformer2DModel
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.presets import load_preset
+    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.texture.conditioning import LatentEncoder
+
+    preset, folder = load_preset(config.preset), Path(config.output_dir)
+    language_model = Qwen3ForCausalLM.from_pretrained(folder / "language_model", dtype=torch.float32)
+    if config.start_from is None:
+        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+        transformer = SanaTransformer2DModel(**preset.transformer)
+        nn.init.zeros_(transformer.proj_out.weight)
+        nn.init.zeros_(transformer.proj_out.bias)
+        inner = preset.transformer["num_attention_heads"] * preset.transformer["attention_head_dim"]
+        connectors = Connectors(language_model.config.hidden_size, inner, preset.transformer["caption_channels"])
+    else:
+        transformer = SanaTransformer2DModel.from_pretrained(Path(config.start_from) / "transformer")
+        connectors = Connectors.from_pretrained(Path(config.start_from) / "connectors")
+    return PrefRestorePipeline(
+        image_tokenizer=SemanticTokenizer.from_pretrained(folder / "image_tokenizer").eval(),
+        text_tokenizer=PreTrainedTokenizerFast.from_pretrained(folder / "text_tokenizer"),
+        language_model=language_model.eval(),
+        connectors=connectors,
+        autoencoder=ResidualAutoencoder.from_pretrained(folder / "autoencoder").eval(),
+        lq_encoder=LatentEncoder.from_pretrained(folder / "lq_encoder").eval(),
+        transformer=transformer,
+        **preset.pipeline_config(),
+    )
+
+
+def latent_pairs(pipeline: PrefRestorePipeline, config: Config, log: Callable[[str], None]) -> LatentPairs:
+    """The cache of ``config.pairs`` seeded pairs; nine in ten of the captions that exist are told (METHOD.md)."""
+    from prefrestore.weights import folder_hashes
+
+    faces = load_training_mix(config.data, pipeline.face_size)
+
+    def compute(first: int, last: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([config.seed, first])
+        drawn = faces.draw(last - first, seed=config.seed, step=first)
+        lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
+        captions = [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
+        images, clean = to_signed(lq), to_signed(targets)
+        with torch.no_grad():
+            queries = pipeline.encode_semantics(images, captions)
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+                lq_latents = pipeline.encode_texture(images)
+                clean_latents = pipeline.autoencoder.encode(clean).latent.float()
+        clean_latents = clean_latents * pipeline.autoencoder.config.scaling_factor
+        arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
+        return {name: value.float().numpy() for name, value in arrays.items()} | {"targets": targets}
+
+    frozen = ("autoencoder", "lq_encoder", "image_tokenizer", "text_tokenizer", "language_model")
+    hashes = {name: folder_hashes(Path(config.output_dir) / name) for name in frozen}
+    key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
+    return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
+    pipeline = load_working_pipeline(config)
+    for part in (pipeline.autoencoder, pipeline.lq_encoder, pipeline.language_model, pipeline.image_tokenizer):
+        part.requires_grad_(False)
+    pairs = latent_pairs(pipeline, config, log)
+    validation = load_validation(config.data, pipeline.face_size)
+
+    def make_batch(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([config.seed, 1, step])
+        return pairs.batch(np.sort(rng.integers(len(pairs), size=config.batch_size)))
+
+    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
+    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
+
+    def sample() -> Image.Image:
+        mean = pipeline.decode(pipeline.encode_texture(to_signed(lq))) * 2 - 1
+        restored = pipeline(list(lq), output_type="pt").images * 2 - 1
+        return grid([to_signed(lq), mean, restored, to_signed(targets)])
+
+    perceptual = None
+    if config.perceptual_weight > 0:
+        from prefrestore.evaluation.lpips import LPIPS
+
+        perceptual = LPIPS("alex").requires_grad_(False)
+    scaling = pipeline.autoencoder.config.scaling_factor
+    objective = FlowObjective(
+        pipeline.transformer,
+        pipeline.connectors,
+        noise_scale=pipeline.config.noise_scale,
+        start_from_lq=pipeline.config.start == "lq_latent",
+        condition_dropout=config.condition_dropout,
+        query_dropout=config.query_dropout,
+        decode=lambda z: pipeline.autoencoder.decode(z / scaling).sample,
+        perceptual=perceptual,
+        perceptual_weight=config.perceptual_weight,
+    )
+    stage = "fidelity" if config.perceptual_weight == 0 else "fidelity_perceptual"
+    loop = LoopConfig(
+        output_dir=Path(config.output_dir) / "runs" / stage,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        seed=config.seed,
+        mixed_precision=config.mixed_precision,
+        num_workers=config.num_workers,
+        max_minutes=config.max_minutes,
+        sample_every=config.sample_every,
+        save_every=config.save_every,
+    )
+    trainer = Trainer(objective, make_batch, loop, sample=sample)
+    trainer.fit()
+    with trainer.averaged_weights():
+        pipeline.transformer.save_pretrained(Path(config.output_dir) / "transformer")
+        pipeline.connectors.save_pretrained(Path(config.output_dir) / "connectors")
+    return trainer
