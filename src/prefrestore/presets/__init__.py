@@ -39,6 +39,7 @@ class Preset:
     name: str
     face_size: int
     image_tokenizer: dict[str, Any]
+    text_tokenizer: dict[str, Any]
     language_model: dict[str, Any]
     autoencoder: dict[str, Any]
     lq_encoder: dict[str, Any]

@@ -12,9 +12,29 @@ from prefrestore.presets import Preset, load_preset
 from prefrestore.weights import bundled_folder, verify
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
     from prefrestore.pipeline import PrefRestorePipeline
 
 _WORDS = ("A man with grey hair looks at the camera.", "A young woman with dark hair smiles in front of a wall.")
+
+
+def new_text_tokenizer(preset: Preset, captions: Sequence[str]) -> PreTrainedTokenizerFast:
+    """The preset's text tokenizer, its merges learnt from ``captions``."""
+    from prefrestore.semantic.instruction import train_text_tokenizer
+
+    codes = preset.image_tokenizer["codebook_size"]
+    return train_text_tokenizer(captions, codebook_size=codes, **preset.text_tokenizer)
+
+
+def new_language_model(preset: Preset, vocabulary_size: int, *, seed: int) -> Qwen3ForCausalLM:
+    """The preset's language model with random weights."""
+    from transformers import Qwen3Config
+
+    from prefrestore.semantic.integrator import build_language_model
+
+    config = Qwen3Config(vocab_size=vocabulary_size, tie_word_embeddings=False, **preset.language_model)
+    return build_language_model(config, torch.Generator().manual_seed(seed))
 
 
 def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = _WORDS) -> PrefRestorePipeline:
@@ -28,13 +48,12 @@ def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = 
     from prefrestore.semantic.tokenizer import SemanticTokenizer
     from prefrestore.texture.autoencoder import ResidualAutoencoder
     from prefrestore.texture.conditioning import Connectors, LatentEncoder
-    from prefrestore.training.semantic import new_language_model, new_text_tokenizer
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image_tokenizer = SemanticTokenizer(**preset.image_tokenizer)
         text_tokenizer = new_text_tokenizer(preset, captions)
-        language_model = new_language_model(preset, text_tokenizer, seed=seed)
+        language_model = new_language_model(preset, len(text_tokenizer), seed=seed)
         autoencoder = ResidualAutoencoder(**preset.autoencoder)
         lq_encoder = LatentEncoder(**preset.lq_encoder)
         lq_encoder.initialise_from(autoencoder)
@@ -77,7 +96,8 @@ def load_preset_pipeline(
 
     preset = load_preset(name)
     if folder is None and name == "tiny":
-        return random_pipeline(preset).to(dtype)
+        pipeline = random_pipeline(preset)
+        return pipeline if dtype == torch.float32 else pipeline.to(dtype)
     path = bundled_folder(name) if folder is None else Path(folder)
     verify(path)
-    return PrefRestorePipeline.from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    return PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
