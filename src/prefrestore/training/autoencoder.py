@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from prefrestore.training.images import grid, random_crops, to_signed
 from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.pairs import load_training_mix, load_validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,10 +39,10 @@ class Config:
     data: tuple[Path, ...]
     output_dir: Path
     preset: str = "compact"
-    steps: int = 2000
-    batch_size: int = 32
+    steps: int = 1000
+    batch_size: int = 16
     crop: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-4
     perceptual_weight: float = 0.0
     latent_noise: float = 0.03
     seed: int = 0
@@ -99,7 +100,7 @@ def train(
 ) -> Trainer:
     """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place."""
     loop = LoopConfig(
-        output_dir=config.output_dir,
+        output_dir=config.output_dir / "runs" / "autoencoder",
         steps=config.steps,
         batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -131,4 +132,27 @@ def train(
     )
     trainer = Trainer(objective, make_batch, loop, sample=sample)
     trainer.fit()
+    return trainer
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train a new autoencoder of the preset's architecture and write ``output_dir/autoencoder``."""
+    from prefrestore.presets import load_preset
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+
+    preset = load_preset(config.preset)
+    mixed = load_training_mix(config.data, preset.face_size)
+    faces = np.concatenate([np.asarray(part.images) for part in mixed.sets])
+    validation = np.asarray(load_validation(config.data, preset.face_size).images)
+    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+    autoencoder = ResidualAutoencoder(**preset.autoencoder)
+    perceptual = None
+    if config.perceptual_weight > 0:
+        from prefrestore.evaluation.lpips import LPIPS
+
+        perceptual = LPIPS("alex").requires_grad_(False)
+    trainer = train(autoencoder, faces, validation, config, perceptual, log)
+    with trainer.averaged_weights():
+        log(f"round trip on all {len(validation)} validation faces: {round_trip_psnr(autoencoder, validation):.2f} dB")
+        autoencoder.save_pretrained(config.output_dir / "autoencoder")
     return trainer

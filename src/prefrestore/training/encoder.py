@@ -37,7 +37,7 @@ class Config:
     output_dir: Path
     preset: str = "compact"
     degradation: str = "training"
-    steps: int = 2000
+    steps: int = 900
     batch_size: int = 16
     learning_rate: float = 4e-4
     seed: int = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 def to_signed(faces: np.ndarray) -> Tensor:
     """Faces (N,H,W,3) uint8 -> (N,3,H,W) float32 in [-1,1]."""
-    return torch.from_numpy(np.ascontiguousarray(faces)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
+    return torch.from_numpy(np.array(faces)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1).contiguous()
 
 
 def random_crops(faces: np.ndarray, index: np.ndarray, crop: int, rng: np.random.Generator) -> np.ndarray:
