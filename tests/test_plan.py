@@ -34,12 +34,21 @@ def test_a_file_keeps_its_name_and_gets_a_record(tmp_path: Path) -> None:
 
 def test_a_format_that_cannot_be_written_becomes_png(tmp_path: Path) -> None:
     touch(tmp_path / "a.gif", tmp_path / "noname")
-    assert outputs(tmp_path, plan(tmp_path, tmp_path / "a.gif", tmp_path / "noname")) == ["a.png", "noname.png"]
+    assert outputs(tmp_path, plan(tmp_path, tmp_path / "a.gif", tmp_path / "noname")) == [
+        "a.png",
+        "noname.png",
+    ]
 
 
 def test_a_folder_keeps_its_structure_and_leaves_out_what_is_no_picture(tmp_path: Path) -> None:
     source = tmp_path / "in"
-    touch(source / "b.png", source / "x/y/a.jpg", source / "notes.txt", source / ".hidden.png", source / ".git/c.png")
+    touch(
+        source / "b.png",
+        source / "x/y/a.jpg",
+        source / "notes.txt",
+        source / ".hidden.png",
+        source / ".git/c.png",
+    )
     assert outputs(tmp_path, plan(tmp_path, source)) == ["b.png", "x/y/a.jpg"]
 
 
@@ -56,7 +65,9 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
 def test_one_picture_named_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "in/a.png")
-    made = plan(tmp_path, tmp_path / "in/a.png", tmp_path / "in", str(tmp_path / "in/*.png"), tmp_path / "link.png")
+    made = plan(
+        tmp_path, tmp_path / "in/a.png", tmp_path / "in", str(tmp_path / "in/*.png"), tmp_path / "link.png"
+    )
     assert outputs(tmp_path, made) == ["a.png"]
 
 

@@ -12,14 +12,28 @@ from prefrestore.errors import InvalidInputError
 
 # What is taken out of a folder. A file that is named itself is tried whatever its name.
 PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif"}
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+    }
     | {".tiff", ".webp"}
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One picture and the places of everything that is written about it; the names are distinct over a plan."""
+    """One picture, and the places of everything that is written about it, distinct over a plan."""
 
     source: Path
     output: Path
@@ -41,14 +55,14 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
     """Decide what is read and written.
 
     Args:
-        inputs: files, glob patterns (``**`` crosses folders) and folders, which are walked; what lies in a folder
-            keeps its place below `output`, anything else is written into `output` itself.
+        inputs: files, glob patterns (``**`` crosses folders) and folders, which are walked; what lies in a
+            folder keeps its place below `output`, anything else is written into `output` itself.
         kept_suffixes: name endings (lower case, with the dot) that can be written; others become ``.png``.
 
-    An output keeps its input's name. Where two would get the same one (also on file systems that ignore case), the
-    later gets ``-2``. The record is ``NAME.json``, or ``NAME.SUFFIX.json`` for pictures that differ in their suffix
-    only. What cannot be used (not there, an empty folder, an output that would replace an input) is in `failed`.
-    Raises InvalidInputError if `output` is a file.
+    An output keeps its input's name. Where two would get the same one (also on file systems that ignore
+    case), the later gets ``-2``. The record is ``NAME.json``, or ``NAME.SUFFIX.json`` for pictures that
+    differ in their suffix only. What cannot be used (not there, an empty folder, an output that would replace
+    an input) is in `failed`. Raises InvalidInputError if `output` is a file.
     """
     if output.exists() and not output.is_dir():
         raise InvalidInputError(f"the output {output} is a file, a folder is needed")
@@ -87,7 +101,9 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
     return Plan(tasks=tuple(tasks), failed=tuple(failed))
 
 
-def _find(inputs: Sequence[str | Path], output: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+def _find(
+    inputs: Sequence[str | Path], output: Path
+) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
     """(source, place relative to the output) of every picture once, and what could not be used."""
     found: dict[str, tuple[Path, Path]] = {}
     failed: list[tuple[str, str]] = []
@@ -118,7 +134,9 @@ def _find(inputs: Sequence[str | Path], output: Path) -> tuple[list[tuple[Path, 
 
 
 def _walk(folder: Path, failed: list[tuple[str, str]]) -> list[Path]:
-    """Pictures in `folder` and below, sorted, hidden ones left out; folders that cannot be read go to `failed`."""
+    """Pictures in `folder` and below, sorted, hidden ones left out; folders that cannot be read go to
+    `failed`.
+    """
 
     def unreadable(error: OSError) -> None:
         failed.append((str(error.filename), f"cannot read {error.filename}: {error.strerror}"))

@@ -1,0 +1,57 @@
+"""The command line: parse, call, print. Every heavy import is inside the command that needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from prefrestore.cli import degrade, info, restore, train
+from prefrestore.errors import PrefRestoreError
+
+app = typer.Typer(
+    name="prefrestore",
+    help="Restore the faces in photos, and train the models that do it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from prefrestore import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("restore", no_args_is_help=True)(restore.restore)
+app.command("degrade", no_args_is_help=True)(degrade.degrade)
+app.add_typer(train.app, name="train")
+app.command("info")(info.info)
+
+
+def main() -> None:
+    """The console script: an error raised on purpose is printed as one sentence, and the exit status is 1."""
+    try:
+        app()
+    except PrefRestoreError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)
+
+
+__all__ = ["app", "main"]

@@ -1,0 +1,205 @@
+"""``prefrestore restore``: photos in, the same photos with their faces restored out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from prefrestore.batch import Outcome
+
+
+class Device(str, Enum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Precision(str, Enum):
+    """The model's numbers."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a list of numbers like 0,2") from None
+
+
+def restore(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")],
+    aligned: Annotated[
+        bool, typer.Option("--aligned", help="Each input is one aligned square face.")
+    ] = False,
+    faces: Annotated[
+        str | None, typer.Option(metavar="0,2", help="Restore only these faces, counted from the left.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the faces look like, in a sentence.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the flow; by the preset.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+    fidelity: Annotated[
+        float | None, typer.Option(min=0, max=1, help="0: most detail, 1: most faithful and smooth.")
+    ] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the condition; 1 is plain.")] = None,
+    scale: Annotated[int, typer.Option(help="1, 2 or 4: size of the output.")] = 1,
+    background: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Super-resolution model (spandrel) for the rest.")
+    ] = None,
+    crops: Annotated[bool, typer.Option("--crops", help="Also write each face before and after.")] = False,
+    compare: Annotated[bool, typer.Option("--compare", help="Also write before beside after.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Photos in hand at a time.")] = 2,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.auto,
+    dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = Precision.float32,
+    preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
+    model: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
+    ] = None,
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Leave out photos that have their output and record.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only find faces and say what would be written.")
+    ] = False,
+) -> None:
+    """Restore the faces in photos.
+
+    Each output keeps its input's name, in the input's format or PNG, with a record NAME.json beside it. A
+    file that fails, or shows no face, is reported, the others are done, and the exit status is 1.
+    """
+    chosen = _numbers(faces)
+
+    from prefrestore.batch import PhotoRestorer, is_done, run_tasks
+    from prefrestore.imageio import WRITABLE_SUFFIXES
+    from prefrestore.options import RestoreOptions
+    from prefrestore.plan import make_plan
+
+    plan = make_plan(inputs, output, kept_suffixes=WRITABLE_SUFFIXES)
+    work = bool(plan.tasks) and not dry_run and not (skip_existing and all(map(is_done, plan.tasks)))
+    place = pick_device(device.value) if work else "cpu"
+    options = RestoreOptions(
+        faces=chosen,
+        prompt=prompt,
+        steps=steps,
+        seed=seed,
+        fidelity=fidelity,
+        guidance_scale=guidance_scale,
+        scale=scale,
+        background=_background(background, place) if work and background is not None else None,
+        aligned=aligned,
+    )
+    pipeline = load_pipeline(preset, model, place, dtype.value) if work else None
+    restorer = PhotoRestorer(pipeline, options, crops=crops, compare=compare)
+    outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, skip_existing=skip_existing)
+    if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed]):
+        raise typer.Exit(1)
+
+
+def pick_device(name: str) -> str:
+    """``auto`` as the best device there is; InvalidInputError when the one that was named is not there."""
+    import torch
+
+    from prefrestore.errors import InvalidInputError
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return next(device for device, found in there.items() if found)
+    if not there[name]:
+        raise InvalidInputError(f"--device {name}: this machine has no such device that torch can use")
+    return name
+
+
+def load_pipeline(preset: str, model: Path | None, device: str, dtype: str) -> Any:
+    """The preset's pipeline, or the one in the folder `model`, on `device`; raises WeightsError,
+    InvalidInputError.
+    """
+    import torch
+
+    from prefrestore.presets import load_preset_pipeline
+
+    pipeline = load_preset_pipeline(preset, folder=model, dtype=getattr(torch, dtype)).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _background(path: Path, device: str) -> Any:
+    from prefrestore.background import load_background
+
+    return load_background(path, device)
+
+
+def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
+    """Print each outcome as it comes and the sums at the end; returns whether all went well.
+
+    Args:
+        total: how many outcomes there will be.
+        failed: sentences about inputs that led to no picture at all.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from prefrestore.batch import count
+
+    # Names of files are printed as they are: no markup, no colours guessed, no folding.
+    console = Console(markup=False, highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    for sentence in failed:
+        errors.print(f"failed: {sentence}", style="red")
+    done = []
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
+        bar = progress.add_task("", total=total)
+        for outcome in outcomes:
+            done.append(outcome)
+            progress.advance(bar)
+            _print_outcome(outcome, console, errors)
+    counts = count(done)
+    lost = counts.get("failed", 0) + len(failed)
+    sums = [f"{counts[status]} {words}" for status, words in _WORDS.items() if status in counts]
+    console.print(", ".join([*sums, *([f"{lost} failed"] if lost else [])]) or "nothing to do")
+    return not failed and not any(outcome.is_problem for outcome in done)
+
+
+_WORDS = {
+    "restored": "restored",
+    "unchanged": "left as they were",
+    "no face": "without a face",
+    "planned": "would be restored",
+    "skipped": "there already",
+}
+
+
+def _print_outcome(outcome: Outcome, console: Any, errors: Any) -> None:
+    if outcome.status == "failed":
+        errors.print(f"failed: {outcome.message}", style="red")
+    elif outcome.status == "no face":
+        errors.print(f"no face: {outcome.message}", style="yellow")
+    elif outcome.status == "unchanged":
+        console.print(f"unchanged: {outcome.message}")
+    elif outcome.status == "planned":
+        told = f" ({outcome.message})" if outcome.message else ""
+        console.print(f"{outcome.source} -> {outcome.output}: {_faces(outcome.faces)}{told}")
+    elif outcome.status == "restored":
+        told = f"{outcome.restored} of {_faces(outcome.faces)}, {outcome.seconds:.1f} s"
+        console.print(f"{outcome.source} -> {outcome.output}: {told}")
+    for warning in outcome.warnings:
+        errors.print(f"  warning: {warning}", style="yellow")
+
+
+def _faces(number: int) -> str:
+    return f"{number} face" if number == 1 else f"{number} faces"
