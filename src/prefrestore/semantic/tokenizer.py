@@ -119,7 +119,9 @@ class SemanticTokenizer(ModelMixin, ConfigMixin):
         with torch.no_grad():
             # The reconstruction starts grey and the points in the middle, not at the size of random features.
             self.decoder_out.weight.mul_(0.1)
-            self.head[2].weight.mul_(0.1)
+            last = self.head[-1]
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(0.1)
         return self
 
     def features(self, images: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ class TokenizerObjective(nn.Module):
         """Images (B,3,H,W) in [-1,1], identities (B,E), points (B,P,2) as fractions -> losses."""
         del generator  # nothing in this stage is random beyond the batch
         losses = self.tokenizer.losses(images, identity, points)
-        return losses | {"loss": sum(self.weights[name] * value for name, value in losses.items())}
+        weighted = [self.weights[name] * value for name, value in losses.items()]
+        return losses | {"loss": torch.stack(weighted).sum()}
 
 
 def identity_targets(faces: FaceSet, cache_dir: Path | None = None) -> np.ndarray:
