@@ -6,9 +6,10 @@ be stopped and given again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from prefrestore.training import assemble, autoencoder, encoder, fidelity, semantic, tokenizer
 
@@ -23,6 +24,7 @@ class Config:
         destination: the pipeline folder to write at the end.
         synthetic_faces: how many faces to draw first into ``output_dir/synthetic`` (extra ``synth``); 0 draws none.
         steps_scale: multiplies every stage's number of steps; 1.0 is the recipe of the shipped weights.
+        overrides: by component, settings of its stage that differ from the recipe.
     """
 
     data: tuple[Path, ...]
@@ -31,8 +33,8 @@ class Config:
     preset: str = "compact"
     synthetic_faces: int = 0
     steps_scale: float = 1.0
-    perceptual_steps: int = 300
     seed: int = 0
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> None:
@@ -65,22 +67,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
         if missing(component):
             log(f"training {component}")
             settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}
-            stage.run(stage.Config(**settings, steps=steps(stage.Config)), log=log)
-    if config.perceptual_steps and not (output / "runs" / "fidelity_perceptual").is_dir():
-        log("tuning the flow with LPIPS of the clean estimate")
-        fidelity.run(
-            fidelity.Config(
-                data=data,
-                output_dir=output,
-                preset=preset,
-                seed=seed,
-                steps=max(2, round(config.perceptual_steps * config.steps_scale)),
-                learning_rate=1e-4,
-                perceptual_weight=0.5,
-                start_from=output,
-            ),
-            log=log,
-        )
+            settings |= {"steps": steps(stage.Config)} | dict(config.overrides.get(component, {}))
+            stage.run(stage.Config(**settings), log=log)
     assemble.run(
         assemble.Config(data=data, output_dir=output, destination=config.destination, preset=preset, seed=seed),
         log=log,

@@ -114,7 +114,10 @@ class Trainer:
     ) -> None:
         if config.steps < 1 or config.batch_size < 1:
             raise InvalidInputError("training needs at least one step and one sample a step")
-        self.accelerator = accelerator or Accelerator(mixed_precision=config.mixed_precision)
+        if config.mixed_precision not in ("no", "bf16"):
+            raise InvalidInputError(f"mixed_precision is no or bf16, not '{config.mixed_precision}'")
+        # Precision is the loop's own affair: Accelerate's is one for the whole process, and stages differ in theirs.
+        self.accelerator = accelerator or Accelerator()
         self.config, self.make_batch, self.sample = config, make_batch, sample
         self.trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         if not self.trained:
@@ -189,7 +192,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, config)
         moved = {k: v.to(self.accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        with self.accelerator.autocast():
+        low = config.mixed_precision == "bf16"
+        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=low):
             losses = self.objective(**moved, generator=generator)
         self.accelerator.backward(losses["loss"])
         norm = self.accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip)

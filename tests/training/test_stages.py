@@ -1,0 +1,132 @@
+"""Every training stage at tiny scale, from pictures to a pipeline folder that loads and restores."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from prefrestore.presets import load_preset_pipeline
+from prefrestore.training import encoder, everything, fidelity
+from prefrestore.training.fidelity import FlowObjective
+from prefrestore.training.loop import Trainer
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A folder of smooth 64 px pictures with captions, and what the whole recipe makes of it in a few steps."""
+    root = tmp_path_factory.mktemp("workshop")
+    data, work, pipe = root / "data", root / "work", root / "pipe"
+    data.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(6):
+        coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        cv2.imwrite(str(data / f"face_{k}.png"), cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC))
+    lines = [json.dumps({"id": f"face_{k}", "caption": f"A person in front of wall {k}."}) for k in range(6)]
+    (data / "captions.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PREFRESTORE_CACHE", str(root / "cache"))
+        overrides: dict[str, dict[str, object]] = {
+            component: {"batch_size": 4}
+            for component in ("lq_encoder", "image_tokenizer", "language_model")
+        }
+        overrides["autoencoder"] = {"batch_size": 4, "crop": 32}
+        # LPIPS needs weights that a stranger's machine does not have.
+        overrides["transformer"] = {"batch_size": 4, "pairs": 8, "perceptual_weight": 0.0}
+        everything.run(
+            everything.Config(
+                data=(data,), output_dir=work, destination=pipe, preset="tiny", steps_scale=1e-9, overrides=overrides
+            )
+        )
+    return data, work, pipe
+
+
+def test_the_recipe_makes_a_pipeline_that_restores(workshop: tuple[Path, Path, Path]) -> None:
+    pipeline = load_preset_pipeline("tiny", folder=workshop[2])
+    face = np.full((64, 64, 3), 128, np.uint8)
+    restored = pipeline(face, generator=torch.Generator().manual_seed(0), output_type="np").images
+    assert restored.shape == (1, 64, 64, 3) and np.isfinite(restored).all()
+    for stage in ("autoencoder", "encoder", "tokenizer", "semantic", "fidelity"):
+        run = workshop[1] / "runs" / stage
+        assert list((run / "samples").glob("*.png")), stage
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        assert rows[-1]["step"] == 2 and np.isfinite(rows[-1]["loss"])
+
+
+def test_a_killed_encoder_run_resumes_to_the_same_losses(
+    workshop: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data, work, _ = workshop
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+
+    def folder(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "autoencoder").symlink_to(work / "autoencoder")
+        return tmp_path / name
+
+    def settings(output: Path) -> encoder.Config:
+        return encoder.Config(
+            data=(data,), output_dir=output, preset="tiny", steps=8, batch_size=2, save_every=3, mixed_precision="no"
+        )
+
+    seen: list[float] = []
+    step = Trainer.train_step
+
+    def recorded(trainer: Trainer, batch: dict[str, object]) -> dict[str, float]:
+        if kill_at is not None and trainer.step == kill_at:
+            raise KeyboardInterrupt
+        values = step(trainer, batch)
+        seen.append(values["loss"])
+        return values
+
+    monkeypatch.setattr(Trainer, "train_step", recorded)
+    kill_at: int | None = None
+    encoder.run(settings(folder("whole")))
+    whole, cut = list(seen), folder("cut")
+    kill_at = 5
+    with pytest.raises(KeyboardInterrupt):
+        encoder.run(settings(cut))
+    seen.clear()
+    kill_at = None
+    encoder.run(settings(cut))
+    assert len(whole) == 8 and seen == whole[3:]
+
+
+def test_the_flow_loss_by_hand() -> None:
+    """A denoiser that answers zero leaves the loss at the mean square of ``x_1 - x_0``."""
+    pipeline = load_preset_pipeline("tiny")
+    torch.nn.init.zeros_(pipeline.transformer.proj_out.weight)
+    torch.nn.init.zeros_(pipeline.transformer.proj_out.bias)
+    objective = FlowObjective(pipeline.transformer, pipeline.connectors, noise_scale=0.0, start_from_lq=True)
+    lq, clean = torch.full((2, 4, 8, 8), 3.0), torch.full((2, 4, 8, 8), 1.0)
+    queries = torch.zeros(2, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
+    images = torch.zeros(2, 3, 64, 64)
+    with torch.no_grad():
+        losses = objective(lq, clean, queries, images, generator=torch.Generator().manual_seed(0))
+    assert losses["flow"].item() == pytest.approx(4.0)
+
+
+def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_preset_pipeline("tiny")
+    seen: list[torch.Tensor] = []
+
+    def denoise(transformer: object, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
+        seen.append(c)
+        return torch.zeros_like(x)
+
+    monkeypatch.setattr(fidelity, "denoise", denoise)
+    latents, images = torch.randn(2, 4, 8, 8), torch.zeros(2, 3, 64, 64)
+    length = pipeline.image_tokenizer.num_tokens + 1
+    queries = torch.randn(2, length, pipeline.language_model.config.hidden_size)
+    for condition, query in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
+        objective = FlowObjective(
+            pipeline.transformer, pipeline.connectors, noise_scale=0.4, start_from_lq=True,
+            condition_dropout=condition, query_dropout=query,
+        )  # fmt: skip
+        objective(latents, latents, queries, images, generator=torch.Generator().manual_seed(0))
+    assert not seen[0].any()
+    silent = pipeline.connectors.diffusion_connector(torch.zeros_like(queries))
+    assert torch.allclose(seen[1][:, :length], silent) and seen[1][:, length:].any()
+    assert not torch.allclose(seen[2][:, :length], silent)
