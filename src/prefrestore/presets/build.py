@@ -33,7 +33,7 @@ def new_language_model(preset: Preset, vocabulary_size: int, *, seed: int) -> Qw
 
     from prefrestore.semantic.integrator import build_language_model
 
-    config = Qwen3Config(vocab_size=vocabulary_size, tie_word_embeddings=False, **preset.language_model)
+    config = Qwen3Config(vocab_size=vocabulary_size, **preset.language_model)
     return build_language_model(config, torch.Generator().manual_seed(seed))
 
 
