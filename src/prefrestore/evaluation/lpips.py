@@ -1,8 +1,9 @@
-"""LPIPS v0.1, the learned perceptual distance of Zhang et al., "The Unreasonable Effectiveness of Deep Features
-as a Perceptual Metric" (CVPR 2018, arXiv 1801.03924), equation 1.
+"""LPIPS v0.1, the learned perceptual distance of Zhang et al., "The Unreasonable Effectiveness of Deep
+Features as a Perceptual Metric" (CVPR 2018, arXiv 1801.03924), equation 1.
 
-The backbones are AlexNet (Krizhevsky's one-column variant) and VGG16, as plain convolutions; their weights and the
-learned heads are measuring weights, fetched once into a cache by `python -m prefrestore.evaluation.fetch`.
+The backbones are AlexNet (Krizhevsky's one-column variant) and VGG16, as plain convolutions; their weights
+and the learned heads are measuring weights, fetched once into a cache by `python -m
+prefrestore.evaluation.fetch`.
 """
 
 from pathlib import Path
@@ -19,7 +20,8 @@ Net = Literal["alex", "vgg"]
 
 
 class _Conv(NamedTuple):
-    """One convolution followed by ReLU; `pool` is the max-pooling kernel applied before it (0: none), stride 2."""
+    """One convolution followed by ReLU; `pool` is the max-pooling kernel applied before it (0: none), stride
+    2."""
 
     out: int
     kernel: int
@@ -35,7 +37,8 @@ _ALEX = (
     _Conv(256, 3, 1, 0, True),
     _Conv(256, 3, 1, 0, True),
 )
-# VGG16 is five blocks of 3x3 convolutions with 2x2 pooling between them; LPIPS taps the last ReLU of each block.
+# VGG16 is five blocks of 3x3 convolutions with 2x2 pooling between them; LPIPS taps the last ReLU of each
+# block.
 _VGG = tuple(
     _Conv(width, 3, 1, 2 if block and not place else 0, place == depth - 1)
     for block, (width, depth) in enumerate([(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)])
@@ -78,13 +81,18 @@ class LPIPS(nn.Module):
         inputs = [3, *(conv.out for conv in self.layout)]
         # AlexNet's first convolution is the only strided one, padded by 2 and not by half its kernel.
         self.convs = nn.ModuleList(
-            nn.Conv2d(channels, conv.out, conv.kernel, conv.stride, 2 if conv.stride > 1 else conv.kernel // 2)
-            for channels, conv in zip(inputs, self.layout)
+            nn.Conv2d(
+                channels, conv.out, conv.kernel, conv.stride, 2 if conv.stride > 1 else conv.kernel // 2
+            )
+            for channels, conv in zip(inputs, self.layout, strict=False)
         )
-        self.heads = nn.ParameterList(torch.rand(conv.out) / conv.out for conv in self.layout if conv.tapped)
+        self.heads = nn.ParameterList(
+            torch.full((conv.out,), 1 / conv.out) for conv in self.layout if conv.tapped
+        )
         # The published constants turn [-1,1] into ImageNet's normalisation.
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
+        shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+        self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         if pretrained or weights is not None:
             self._read(weights or cached_file(weight_file(net)))
         self.requires_grad_(False)
@@ -103,7 +111,7 @@ class LPIPS(nn.Module):
         """The tapped activations, each B,C,h,w, of unit length along C, for images B,3,H,W in [-1,1]."""
         x = (images - self.shift) / self.scale
         taps = []
-        for conv, spec in zip(self.convs, self.layout):
+        for conv, spec in zip(self.convs, self.layout, strict=True):
             if spec.pool:
                 x = functional.max_pool2d(x, spec.pool, 2)
             x = functional.relu(conv(x))
@@ -127,11 +135,13 @@ class LPIPS(nn.Module):
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
             raise InvalidInputError(
-                f"LPIPS compares two B,3,H,W batches of one shape, not {tuple(first.shape)} and {tuple(second.shape)}."
+                "LPIPS compares two B,3,H,W batches of one shape, "
+                f"not {tuple(first.shape)} and {tuple(second.shape)}."
             )
         if min(first.shape[2:]) < _SMALLEST[self.net]:
             raise InvalidInputError(f"LPIPS ({self.net}) needs pictures of {_SMALLEST[self.net]} px or more.")
         total = torch.zeros(len(first), device=first.device)
-        for head, a, b in zip(self.heads, self.features(first), self.features(second)):
+        taps = zip(self.heads, self.features(first), self.features(second), strict=True)
+        for head, a, b in taps:
             total = total + ((a - b).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
         return total

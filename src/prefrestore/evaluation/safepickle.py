@@ -14,6 +14,7 @@ import numpy as np
 
 from prefrestore.errors import WeightsError
 
+_MALFORMED = (ValueError, TypeError, AttributeError)
 _NUMBER_CODES = frozenset({"f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1"})
 
 
@@ -64,7 +65,7 @@ _STAND_INS: dict[tuple[str, str], Any] = {
 
 
 class _ArraysOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401 (what a pickle names has no type)
+    def find_class(self, module: str, name: str) -> Any:
         try:
             return _STAND_INS[module, name]
         except KeyError:
@@ -82,7 +83,8 @@ def _flatten(tree: object, prefix: str, into: dict[str, np.ndarray]) -> None:
 
 
 def load_arrays(data: bytes, name: str) -> dict[str, np.ndarray]:
-    """The arrays of a pickle of nested dictionaries, by their path: `{"a": {"b": array}}` gives `{"a/b": array}`.
+    """The arrays of a pickle of nested dictionaries, by their path: `{"a": {"b": array}}` gives `{"a/b":
+    array}`.
 
     Args:
         data: the pickle's bytes.
@@ -94,6 +96,6 @@ def load_arrays(data: bytes, name: str) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
     try:
         _flatten(_ArraysOnly(io.BytesIO(data)).load(), "", arrays)
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except (pickle.UnpicklingError, EOFError, ArithmeticError, LookupError, *_MALFORMED) as error:
         raise WeightsError(f"{name} is not a pickle of plain number arrays: {error}.") from error
     return arrays

@@ -1,0 +1,202 @@
+"""Quality of restorations against the ground truth: one table a level, one row a system.
+
+    python benchmarks/quality.py                                    LQ input, this model, the peers that are installed
+    python benchmarks/quality.py --systems lq --json lq.json        only the input, and a JSON of every face
+    python benchmarks/quality.py --systems ours --prompt right --sheet sheet.png
+    python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png      no ground truth, for looking
+
+Higher is better for PSNR, SSIM and identity, lower for LPIPS, landmarks and NIQE. docs/benchmarks.md has the protocol.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from peers import PEERS, sample
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from sheets import paired_sheet, real_sheet
+from systems import PROMPTS, ModelOptions, Restore, as_array, ours, peer, peer_title, unchanged
+
+from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
+from prefrestore.evaluation.evaluator import METRICS, Evaluator, summarise
+
+BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
+COLUMNS = {
+    "psnr": ("PSNR dB", ".2f"),
+    "ssim": ("SSIM", ".3f"),
+    "lpips_alex": ("LPIPS alex", ".3f"),
+    "lpips_vgg": ("LPIPS vgg", ".3f"),
+    "identity": ("identity", ".3f"),
+    "landmarks": ("landmarks px", ".2f"),
+    "niqe": ("NIQE", ".2f"),
+}
+BATCH = 8
+SHEET_FACES = 24
+
+
+def read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def names_of(truth: Path, levels: list[Path]) -> list[str]:
+    """The pictures of the ground truth, which every level must hold."""
+    for folder in (truth, *levels):
+        if not folder.is_dir():
+            raise InvalidInputError(f"{folder} is not a folder.")
+    names = sorted(path.name for path in truth.iterdir() if path.suffix.lower() in (".png", ".jpg", ".webp"))
+    for level in levels:
+        lacking = [name for name in names if not (level / name).is_file()]
+        if lacking:
+            raise InvalidInputError(f"{level / lacking[0]} is missing: the folders are not pairs.")
+    if not names:
+        raise InvalidInputError(f"{truth} holds no pictures.")
+    return names
+
+
+def run(restore: Restore, names: list[str], folder: Path) -> dict[str, Image.Image]:
+    """The restored pictures of one level, in batches."""
+    done: dict[str, Image.Image] = {}
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        done |= dict(zip(batch, restore(batch, [read(folder / name) for name in batch]), strict=True))
+    return done
+
+
+def show(console: Console, level: str, summaries: dict[str, dict[str, Any]]) -> None:
+    """Print one level's table."""
+    table = Table(title=level)
+    table.add_column("system")
+    for title in ("n", *(title for title, _ in COLUMNS.values()), "ID fallback", "landmark n"):
+        table.add_column(title, justify="right")
+    for title, row in summaries.items():
+        values = [
+            "" if row[metric] is None else format(row[metric], COLUMNS[metric][1]) for metric in METRICS
+        ]
+        table.add_row(title, str(row["n"]), *values, str(row["fallbacks"]), str(row["n_landmarks"]))
+    console.print(table)
+
+
+def systems(options: argparse.Namespace, names: list[str], console: Console) -> dict[str, Restore]:
+    """The asked systems that can run here, by the title of their row; what cannot run is said."""
+    found: dict[str, Restore] = {}
+    for key in options.systems:
+        try:
+            if key == "lq":
+                found["LQ input"] = unchanged
+            elif key == "ours":
+                model = model_options(options)
+                found[model.title] = ours(model, names)
+            else:
+                if not options.cached_only:
+                    PEERS[key].load()
+                found[peer_title(key)] = peer(key)
+        except MissingDependencyError as error:
+            console.print(f"{key} is left out: {error}", markup=False)
+    return found
+
+
+def model_options(options: argparse.Namespace) -> ModelOptions:
+    return ModelOptions(
+        model=options.model,
+        steps=options.steps,
+        seed=options.seed,
+        fidelity=options.fidelity,
+        prompt=options.prompt,
+        captions=options.captions,
+        no_queries=options.no_queries,
+    )
+
+
+def measure(options: argparse.Namespace, console: Console) -> None:
+    levels = [options.bench / level for level in options.levels]
+    every = names_of(options.bench / "gt", levels)
+    names = sample(every, options.limit)
+    evaluator = Evaluator(lambda line: console.print(line, markup=False))
+    restores = systems(options, every, console)
+    report: dict[str, Any] = {"command": sys.argv, "names": names, "missing": evaluator.missing, "levels": {}}
+    sheets: dict[str, dict[str, Image.Image]] = {}
+    for folder in levels:
+        summaries: dict[str, dict[str, Any]] = {}
+        faces: dict[str, Any] = {}
+        for title, restore in restores.items():
+            made = run(restore, names, folder)
+            rows = {}
+            for name in names:
+                truth = as_array(read(options.bench / "gt" / name))
+                rows[name] = evaluator.measure(name, truth, as_array(made[name]))
+            summaries[title], faces[title] = summarise(list(rows.values())), rows
+            if title.startswith("prefrestore"):
+                sheets[folder.name] = made
+            report["levels"][folder.name] = {"summary": summaries, "faces": faces}
+            if options.json:
+                options.json.write_text(json.dumps(report, indent=1))
+        show(console, folder.name, summaries)
+    if options.sheet:
+        if not sheets:
+            raise InvalidInputError("--sheet shows this model's pictures: add ours to --systems.")
+        shown = sample(names, SHEET_FACES)
+        for level, made in sheets.items():
+            path = options.sheet.with_name(f"{options.sheet.stem}_{level}{options.sheet.suffix}")
+            triples = [
+                (read(options.bench / level / name), made[name], read(options.bench / "gt" / name))
+                for name in shown
+            ]
+            paired_sheet(triples).save(path)
+            console.print(f"{path}: LQ, ours, HQ of {len(triples)} faces", markup=False)
+
+
+def look(options: argparse.Namespace, console: Console) -> None:
+    """Restore a folder without ground truth and write the pairs on one sheet."""
+    if not options.sheet:
+        raise InvalidInputError("--real needs --sheet: without ground truth there is only looking.")
+    if options.prompt in ("right", "wrong"):
+        raise InvalidInputError("--real has no captions: use --prompt none or empty.")
+    names = names_of(options.real, [])
+    made = run(ours(model_options(options), names), names, options.real)
+    real_sheet([(read(options.real / name), made[name]) for name in names]).save(options.sheet)
+    console.print(f"{options.sheet}: LQ, ours of {len(names)} faces", markup=False)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bench", type=Path, default=BENCH, help="folder that holds gt and the levels")
+    parser.add_argument("--levels", nargs="+", default=["mild", "severe"], help="folders beside gt")
+    known = ["lq", "ours", *PEERS]
+    parser.add_argument("--systems", nargs="+", choices=known, default=known)
+    parser.add_argument("--limit", type=int, help="a fixed random sample of this many faces")
+    parser.add_argument("--cached-only", action="store_true", help="do not load peers: read their cache")
+    parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fidelity", type=float)
+    parser.add_argument("--prompt", choices=PROMPTS, default="none")
+    parser.add_argument("--captions", type=Path, help="captions.jsonl; by default two folders above gt")
+    parser.add_argument("--no-queries", action="store_true", help="switch the semantic branch off")
+    parser.add_argument("--json", type=Path, help="write every face's values here")
+    parser.add_argument("--sheet", type=Path, help="write contact sheets (PNG)")
+    parser.add_argument("--real", type=Path, help="a folder without ground truth; needs --sheet")
+    options = parser.parse_args()
+    options.captions = options.captions or options.bench.parent / "captions.jsonl"
+    return options
+
+
+def main() -> int:
+    options = parse()
+    console = Console()
+    try:
+        (look if options.real else measure)(options, console)
+    except PrefRestoreError as error:
+        console.print(f"error: {error}", markup=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
