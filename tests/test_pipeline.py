@@ -78,9 +78,7 @@ def test_fidelity_moves_from_the_sample_to_the_posterior_mean(
     assert torch.allclose(latents[0], mean)
 
 
-def test_prompt_queries_and_guidance_reach_the_result(
-    pipeline: PrefRestorePipeline, faces: list[np.ndarray]
-) -> None:
+def test_prompt_queries_and_guidance_reach_the_result(pipeline: PrefRestorePipeline, faces: list[np.ndarray]) -> None:
     plain = restore(pipeline, faces[:1], 0)
     assert not np.array_equal(plain, restore(pipeline, faces[:1], 0, prompt="A man with grey hair."))
     size = pipeline.language_model.config.hidden_size

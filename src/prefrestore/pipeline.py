@@ -30,7 +30,7 @@ ImageInput = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarr
 class RestorationOutput(BaseOutput):
     """images: what ``output_type`` asked for, ``num_images_per_prompt`` in a row for each face."""
 
-    images: list[Image.Image] | np.ndarray | Tensor
+    images: Any
 
 
 class PrefRestorePipeline(DiffusionPipeline):
@@ -104,9 +104,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         if images.shape[-1] != side:
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
         tokens = self.image_tokenizer.encode(images)
-        chats = build_chats(
-            self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position
-        )
+        chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
         return write_tokens(self.language_model, chats, vocabulary, self.image_tokenizer.num_tokens).queries
 
@@ -180,9 +178,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         condition = self.connectors(queries.to(dtype), lq_tokens)
 
         shape = lq_latents.shape[1:]
-        noise = torch.cat(
-            [torch.randn((num_images_per_prompt, *shape), generator=g, device=g.device).to(images.device) for g in generators]
-        )
+        drawn = [torch.randn((num_images_per_prompt, *shape), generator=g, device=g.device) for g in generators]
+        noise = torch.cat([draw.to(images.device) for draw in drawn])
         lq_latents = lq_latents.repeat_interleave(num_images_per_prompt, 0)
         condition = condition.repeat_interleave(num_images_per_prompt, 0)
         start = lq_latents if self.config.start == "lq_latent" else torch.zeros_like(lq_latents)
@@ -232,9 +229,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         return torch.cat(rows)
 
     @staticmethod
-    def _generators(
-        generator: torch.Generator | Sequence[torch.Generator] | None, count: int
-    ) -> list[torch.Generator]:
+    def _generators(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[torch.Generator]:
         if generator is None:
             generator = torch.Generator().manual_seed(0)
         if isinstance(generator, torch.Generator):

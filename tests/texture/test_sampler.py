@@ -31,9 +31,7 @@ def gaussian_velocity(std: float) -> sampler.Velocity:
 def test_euler_converges_with_order_one_on_a_gaussian_flow() -> None:
     x = torch.tensor([[1.0]], dtype=torch.float64)
     # The exact flow maps quantile to quantile: 1 standard deviation of N(0,1) to 1 of N(0, 0.5^2).
-    errors = [
-        abs(sampler.euler(gaussian_velocity(0.5), x, sampler.flow_times(n)).item() - 0.5) for n in (64, 128, 256)
-    ]
+    errors = [abs(sampler.euler(gaussian_velocity(0.5), x, sampler.flow_times(n)).item() - 0.5) for n in (64, 128, 256)]
     orders = [math.log2(a / b) for a, b in zip(errors[:-1], errors[1:], strict=True)]
     assert all(0.9 < order < 1.1 for order in orders), orders
 

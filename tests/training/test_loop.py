@@ -77,8 +77,7 @@ def test_the_average_is_put_in_place_and_taken_out(tmp_path: Path) -> None:
 
 def test_step_generators_differ_by_seed_step_and_rank() -> None:
     draws = {
-        torch.rand(1, generator=step_generator(*key)).item()
-        for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1))
+        torch.rand(1, generator=step_generator(*key)).item() for key in ((0, 0, 0), (0, 1, 0), (1, 0, 0), (0, 0, 1))
     }
     assert len(draws) == 4
 

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from prefrestore.presets import load_preset_pipeline
 from prefrestore.training import encoder, everything, fidelity
@@ -29,8 +30,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFRESTORE_CACHE", str(root / "cache"))
         overrides: dict[str, dict[str, object]] = {
-            component: {"batch_size": 4}
-            for component in ("lq_encoder", "image_tokenizer", "language_model")
+            component: {"batch_size": 4} for component in ("lq_encoder", "image_tokenizer", "language_model")
         }
         overrides["autoencoder"] = {"batch_size": 4, "crop": 32}
         # LPIPS needs weights that a stranger's machine does not have.
@@ -110,11 +110,11 @@ def test_the_flow_loss_by_hand() -> None:
 
 def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = load_preset_pipeline("tiny")
-    seen: list[torch.Tensor] = []
+    seen: list[Tensor] = []
 
-    def denoise(transformer: object, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, lq: torch.Tensor) -> torch.Tensor:
-        seen.append(c)
-        return torch.zeros_like(x)
+    def denoise(transformer: object, x_t: Tensor, t: Tensor, condition: Tensor, lq_latents: Tensor) -> Tensor:
+        seen.append(condition)
+        return torch.zeros_like(x_t)
 
     monkeypatch.setattr(fidelity, "denoise", denoise)
     latents, images = torch.randn(2, 4, 8, 8), torch.zeros(2, 3, 64, 64)

@@ -70,15 +70,15 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+    def encode(self, x: Tensor) -> EncoderOutput:
         """Image (B,3,H,W) in [-1,1], sides multiples of the compression -> latent (B,C,H/f,W/f), unscaled."""
         latent = self.patch_encoder(x) + self.deep.encoder(F.pixel_unshuffle(x, self.config.stem_patch))
-        return EncoderOutput(latent=latent) if return_dict else (latent,)
+        return EncoderOutput(latent=latent)
 
-    def decode(self, z: Tensor, return_dict: bool = True) -> DecoderOutput | tuple[Tensor]:
+    def decode(self, z: Tensor) -> DecoderOutput:
         """Latent (B,C,h,w), unscaled -> image (B,3,h f,w f), about [-1,1], not clamped."""
         sample = self.patch_decoder(z) + F.pixel_shuffle(self.deep.decoder(z), self.config.stem_patch)
-        return DecoderOutput(sample=sample) if return_dict else (sample,)
+        return DecoderOutput(sample=sample)
 
     def forward(self, x: Tensor) -> Tensor:
         """The round trip: image (B,3,H,W) in [-1,1] -> image of the same shape."""
@@ -108,10 +108,10 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         scale = scale / (std * scale).square().mean().sqrt()
         weight = (basis * scale[:, None]).unflatten(1, (images.shape[1], f, f))
         self.patch_encoder.weight.copy_(weight)
-        self.patch_encoder.bias.copy_(-(basis @ mean) * scale)
+        self.patch_encoder.bias = nn.Parameter(-(basis @ mean) * scale)
         self.patch_decoder.weight.copy_((basis / scale[:, None]).unflatten(1, (images.shape[1], f, f)))
         # The mean patch differs from pixel to pixel inside a patch by less than a grey level: one bias a colour.
-        self.patch_decoder.bias.copy_(mean.unflatten(0, (images.shape[1], f * f)).mean(1))
+        self.patch_decoder.bias = nn.Parameter(mean.unflatten(0, (images.shape[1], f * f)).mean(1))
         rebuilt = (patches - mean) @ basis.T @ basis
         error = (rebuilt - (patches - mean)).square().mean() / 4  # [-1,1] has twice the range of [0,1]
         return float(-10 * torch.log10(error))

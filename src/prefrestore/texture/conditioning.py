@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -30,6 +30,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.full((dim,), weight))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Features (...,dim) -> the same shape and dtype."""
         wide = x.float()
         return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype) * self.weight
 
@@ -93,10 +94,10 @@ class LatentEncoder(ModelMixin, ConfigMixin):
             out_shortcut=False,
         )
 
-    def encode(self, x: Tensor, return_dict: bool = True) -> EncoderOutput | tuple[Tensor]:
+    def encode(self, x: Tensor) -> EncoderOutput:
         """LQ image (B,3,H,W) in [-1,1] -> estimate of the clean image's latent (B,C,H/f,W/f), unscaled."""
         latent = self.patch_encoder(x) + self.deep(F.pixel_unshuffle(x, self.config.stem_patch))
-        return EncoderOutput(latent=latent) if return_dict else (latent,)
+        return EncoderOutput(latent=latent)
 
     forward = encode
 
@@ -126,7 +127,7 @@ class LatentEncoder(ModelMixin, ConfigMixin):
                 stage[-1].load_state_dict(their_stage[-1].state_dict())
 
 
-def _residual_blocks(stage: nn.Sequential) -> list[nn.Module]:
+def _residual_blocks(stage: nn.Sequential) -> list[Any]:
     """The residual blocks of an encoder stage; what may follow them is the downsampling layer."""
     return [layer for layer in stage if hasattr(layer, "norm")]
 
@@ -149,6 +150,4 @@ def denoise(
     """
     if transformer.config.in_channels != x_t.shape[1]:
         x_t = torch.cat([x_t, lq_latents.to(x_t.dtype)], dim=1)
-    return transformer(
-        x_t, encoder_hidden_states=condition, timestep=1000 * t, return_dict=False
-    )[0]
+    return transformer(x_t, encoder_hidden_states=condition, timestep=1000 * t, return_dict=False)[0]

@@ -63,7 +63,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
         if size > 100_000:
             log(f"{size / 1e6:7.2f} MB  {file.relative_to(config.destination)}")
     log(f"{sum(sizes.values()) / 1e6:7.2f} MB  together")
-    log(f"half against full precision on {len(lq)} faces: mean {difference.mean():.4f}/255, max {difference.max():.2f}/255")
+    mean, most = difference.mean(), difference.max()
+    log(f"half against full precision on {len(lq)} faces: mean {mean:.4f}/255, max {most:.2f}/255")
 
 
 def restore(pipeline: object, faces: np.ndarray, seed: int) -> np.ndarray:

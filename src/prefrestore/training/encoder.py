@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import LoopConfig, Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
@@ -71,7 +72,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     from prefrestore.texture.conditioning import LatentEncoder
 
     preset = load_preset(config.preset)
-    autoencoder = ResidualAutoencoder.from_pretrained(config.output_dir / "autoencoder").eval()
+    autoencoder = ResidualAutoencoder.from_pretrained(component_folder(config.output_dir, "autoencoder")).eval()
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     lq_encoder = LatentEncoder(**preset.lq_encoder)
     lq_encoder.initialise_from(autoencoder)

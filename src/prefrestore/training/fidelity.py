@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from prefrestore.texture import flow
 from prefrestore.texture.conditioning import Connectors, denoise, embed_latents
+from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import LoopConfig, Trainer
 from prefrestore.training.pairs import (
@@ -134,8 +135,12 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
     from prefrestore.texture.autoencoder import ResidualAutoencoder
     from prefrestore.texture.conditioning import LatentEncoder
 
-    preset, folder = load_preset(config.preset), Path(config.output_dir)
-    language_model = Qwen3ForCausalLM.from_pretrained(folder / "language_model", dtype=torch.float32)
+    preset = load_preset(config.preset)
+
+    def finished(name: str) -> Path:
+        return component_folder(config.output_dir, name)
+
+    language_model = Qwen3ForCausalLM.from_pretrained(finished("language_model"), dtype=torch.float32)
     if config.start_from is None:
         torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
         transformer = SanaTransformer2DModel(**preset.transformer)
@@ -144,15 +149,15 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
         inner = preset.transformer["num_attention_heads"] * preset.transformer["attention_head_dim"]
         connectors = Connectors(language_model.config.hidden_size, inner, preset.transformer["caption_channels"])
     else:
-        transformer = SanaTransformer2DModel.from_pretrained(Path(config.start_from) / "transformer")
-        connectors = Connectors.from_pretrained(Path(config.start_from) / "connectors")
+        transformer = SanaTransformer2DModel.from_pretrained(component_folder(config.start_from, "transformer"))
+        connectors = Connectors.from_pretrained(component_folder(config.start_from, "connectors"))
     return PrefRestorePipeline(
-        image_tokenizer=SemanticTokenizer.from_pretrained(folder / "image_tokenizer").eval(),
-        text_tokenizer=PreTrainedTokenizerFast.from_pretrained(folder / "text_tokenizer"),
+        image_tokenizer=SemanticTokenizer.from_pretrained(finished("image_tokenizer")).eval(),
+        text_tokenizer=PreTrainedTokenizerFast.from_pretrained(finished("text_tokenizer")),
         language_model=language_model.eval(),
         connectors=connectors,
-        autoencoder=ResidualAutoencoder.from_pretrained(folder / "autoencoder").eval(),
-        lq_encoder=LatentEncoder.from_pretrained(folder / "lq_encoder").eval(),
+        autoencoder=ResidualAutoencoder.from_pretrained(finished("autoencoder")).eval(),
+        lq_encoder=LatentEncoder.from_pretrained(finished("lq_encoder")).eval(),
         transformer=transformer,
         **preset.pipeline_config(),
     )
@@ -202,7 +207,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     def sample() -> Image.Image:
         mean = pipeline.decode(pipeline.encode_texture(to_signed(lq))) * 2 - 1
-        restored = pipeline(list(lq), output_type="pt").images * 2 - 1
+        latents = pipeline(list(lq), output_type="latent").images
+        restored = pipeline.decode(latents) * 2 - 1
         return grid([to_signed(lq), mean, restored, to_signed(targets)])
 
     perceptual = None

@@ -1,4 +1,4 @@
-"""Small conversions between stored faces (uint8, H,W,3) and what the networks see, and the grids that training writes."""
+"""Small conversions between stored faces and what the networks see, and the grids that training writes."""
 
 from __future__ import annotations
 

@@ -137,6 +137,7 @@ class Trainer:
 
     # One file, written beside and renamed: a kill at any moment leaves the previous checkpoint whole.
     def save(self) -> None:
+        """Write the checkpoint."""
         if not self.accelerator.is_main_process:
             return
         tensors: dict[str, Tensor] = {}
@@ -151,20 +152,20 @@ class Trainer:
         os.replace(beside, self.state_file)
 
     def load(self) -> None:
+        """Read the checkpoint; WeightsError when it is of another model."""
         with safe_open(self.state_file, "pt") as file:
             self.step = int(file.metadata()["step"])
             keys = set(file.keys())
             missing = [name for name in self.trained if f"model.{name}" not in keys]
             if missing:
-                raise WeightsError(f"{self.state_file}: this checkpoint has no {missing[0]} (and {len(missing) - 1} more)")
+                more = len(missing) - 1
+                raise WeightsError(f"{self.state_file}: this checkpoint has no {missing[0]} (and {more} more)")
             with torch.no_grad():
                 for name, parameter in self.trained.items():
                     parameter.copy_(file.get_tensor(f"model.{name}"))
                     self.average[name].copy_(file.get_tensor(f"average.{name}"))
                     moments = {
-                        key: file.get_tensor(f"optimizer.{key}.{name}").to(
-                            parameter.device if key != "step" else "cpu"
-                        )
+                        key: file.get_tensor(f"optimizer.{key}.{name}").to(parameter.device if key != "step" else "cpu")
                         for key in ("step", "exp_avg", "exp_avg_sq")
                         if f"optimizer.{key}.{name}" in keys
                     }
@@ -255,8 +256,8 @@ class Trainer:
 def _progress(config: LoopConfig, enabled: bool) -> Iterator[Callable[[int, dict[str, float], float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, disable=not enabled) as progress:
+    count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")
+    with Progress(BarColumn(), count, TimeRemainingColumn(), text, disable=not enabled) as progress:
         task = progress.add_task("", total=config.steps)
 
         def report(step: int, losses: dict[str, float], rate: float) -> None:

@@ -99,7 +99,7 @@ def cached_pairs(
     record = folder / "pairs.json"
     state = json.loads(record.read_text()) if record.is_file() else {}
     done = state["done"] if state.get("key") == key and state.get("count") == count else 0
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, np.memmap] = {}
     while done < count:
         last = min(done + chunk, count)
         for name, value in compute(done, last).items():

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import teacher_forced, write_tokens
+from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import LoopConfig, Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
@@ -192,7 +193,7 @@ def run(config: Config, *, flow_loss: FlowLoss | None = None, log: Callable[[str
     from prefrestore.semantic.tokenizer import SemanticTokenizer
 
     preset = load_preset(config.preset)
-    image_tokenizer = SemanticTokenizer.from_pretrained(config.output_dir / "image_tokenizer").eval()
+    image_tokenizer = SemanticTokenizer.from_pretrained(component_folder(config.output_dir, "image_tokenizer")).eval()
     size, codes = image_tokenizer.config.image_size, image_tokenizer.config.codebook_size
     faces = load_training_mix(config.data, size)
     captions = [caption for part in faces.sets for caption in part.captions if caption]
