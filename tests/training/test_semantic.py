@@ -55,9 +55,7 @@ def image_tokenizer() -> SemanticTokenizer:
 def objective(image_tokenizer: SemanticTokenizer) -> SemanticObjective:
     preset = load_preset("tiny")
     text = new_text_tokenizer(preset, [CAPTION])
-    return SemanticObjective(
-        new_language_model(preset, len(text), seed=0), image_tokenizer, text, answer_position=None
-    )
+    return SemanticObjective(new_language_model(preset, len(text), seed=0), image_tokenizer, text, answer_position=None)
 
 
 def config(data: Path, out: Path) -> Config:
@@ -139,9 +137,7 @@ def test_the_stage_runs_resumes_and_writes_its_folders(
     cut = stage.run(replace(config(data, tmp_path / "cut"), max_minutes=0.0), log=said.append)
     assert cut.step == 1
     stage.run(config(data, tmp_path / "cut"), log=said.append)
-    whole, resumed = (
-        Qwen3ForCausalLM.from_pretrained(tmp_path / name / "language_model") for name in ("whole", "cut")
-    )
+    whole, resumed = (Qwen3ForCausalLM.from_pretrained(tmp_path / name / "language_model") for name in ("whole", "cut"))
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
     text = PreTrainedTokenizerFast.from_pretrained(tmp_path / "whole" / "text_tokenizer")

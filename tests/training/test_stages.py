@@ -35,11 +35,8 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
         overrides["autoencoder"] = {"batch_size": 4, "crop": 32}
         # LPIPS needs weights that a stranger's machine does not have.
         overrides["transformer"] = {"batch_size": 4, "pairs": 8, "perceptual_weight": 0.0}
-        everything.run(
-            everything.Config(
-                data=(data,), output_dir=work, destination=pipe, preset="tiny", steps_scale=1e-9, overrides=overrides
-            )
-        )
+        config = everything.Config(data=(data,), output_dir=work, destination=pipe, preset="tiny", steps_scale=1e-9)
+        everything.run(config, overrides=overrides)
     return data, work, pipe
 
 

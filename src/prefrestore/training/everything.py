@@ -7,10 +7,11 @@ be stopped and given again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.training import assemble, autoencoder, encoder, fidelity, semantic, tokenizer
 
 
@@ -19,27 +20,37 @@ class Config:
     """``prefrestore train all``.
 
     Args:
-        data: folders of aligned faces (or the layout of the project's data card).
+        data: folders of aligned faces (or the layout of the project's data card); none is enough when faces are
+            drawn.
         output_dir: the working folder: components, checkpoints, grids, caches.
         destination: the pipeline folder to write at the end.
         synthetic_faces: how many faces to draw first into ``output_dir/synthetic`` (extra ``synth``); 0 draws none.
         steps_scale: multiplies every stage's number of steps; 1.0 is the recipe of the shipped weights.
-        overrides: by component, settings of its stage that differ from the recipe.
     """
 
-    data: tuple[Path, ...]
     output_dir: Path
     destination: Path
+    data: tuple[Path, ...] = ()
     preset: str = "compact"
     synthetic_faces: int = 0
     steps_scale: float = 1.0
     seed: int = 0
-    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-def run(config: Config, *, log: Callable[[str], None] = print) -> None:
-    """Make everything; every finished stage is kept."""
+def run(
+    config: Config,
+    *,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    log: Callable[[str], None] = print,
+) -> None:
+    """Make everything; every finished stage is kept.
+
+    Args:
+        overrides: by component, settings of its stage that differ from the recipe.
+    """
     data = config.data
+    if not data and not config.synthetic_faces:
+        raise InvalidInputError("there are no faces to train on: give --data, or draw some with --synthetic-faces")
     if config.synthetic_faces:
         from prefrestore.data.synthesize import SynthesisConfig, synthesize_faces
 
@@ -67,7 +78,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
         if missing(component):
             log(f"training {component}")
             settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}
-            settings |= {"steps": steps(stage.Config)} | dict(config.overrides.get(component, {}))
+            settings |= {"steps": steps(stage.Config)} | dict((overrides or {}).get(component, {}))
             stage.run(stage.Config(**settings), log=log)
     assemble.run(
         assemble.Config(data=data, output_dir=output, destination=config.destination, preset=preset, seed=seed),
