@@ -1,0 +1,20 @@
+"""``prefrestore info``."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefrestore.presets import PRESET_NAMES, load_preset_pipeline
+from prefrestore.weights import verify, write_hashes
+
+
+def test_info_names_presets_versions_licences_and_hashes(prefrestore: Callable[..., Any], tmp_path: Path) -> None:
+    load_preset_pipeline("tiny").save_pretrained(tmp_path / "model")
+    write_hashes(tmp_path / "model")
+    ran = prefrestore(["info", "--model", tmp_path / "model"])
+    assert ran.code == 0, ran.text
+    for word in (*PRESET_NAMES, "torch", "YuNet", "Apache-2.0", "cpu"):
+        assert word in ran.text
+    folded = "".join(ran.text.split())
+    for file, digest in verify(tmp_path / "model").items():
+        assert not file.endswith(".safetensors") or digest[:12] in folded
