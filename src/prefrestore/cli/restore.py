@@ -140,7 +140,7 @@ def load_pipeline(preset: str, model: Path | None, device: str, dtype: str) -> A
 def _background(path: Path, device: str) -> Any:
     from prefrestore.background import load_background
 
-    return load_background(path, device)
+    return load_background(path, device=device)
 
 
 def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
