@@ -1,11 +1,12 @@
 """Quality of restorations against the ground truth: one table a level, one row a system.
 
-    python benchmarks/quality.py                                    LQ input, this model, the peers that are installed
+    python benchmarks/quality.py                   LQ input, this model, and the peers that are installed
     python benchmarks/quality.py --systems lq --json lq.json        only the input, and a JSON of every face
     python benchmarks/quality.py --systems ours --prompt right --sheet sheet.png
-    python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png      no ground truth, for looking
+    python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png    (for looking)
 
-Higher is better for PSNR, SSIM and identity, lower for LPIPS, landmarks and NIQE. docs/benchmarks.md has the protocol.
+Higher is better for PSNR, SSIM and identity, lower for LPIPS, landmarks and NIQE.
+docs/benchmarks.md has the protocol.
 """
 
 import argparse
@@ -74,9 +75,7 @@ def show(console: Console, level: str, summaries: dict[str, dict[str, Any]]) -> 
     for title in ("n", *(title for title, _ in COLUMNS.values()), "ID fallback", "landmark n"):
         table.add_column(title, justify="right")
     for title, row in summaries.items():
-        values = [
-            "" if row[metric] is None else format(row[metric], COLUMNS[metric][1]) for metric in METRICS
-        ]
+        values = ["" if row[metric] is None else format(row[metric], COLUMNS[metric][1]) for metric in METRICS]
         table.add_row(title, str(row["n"]), *values, str(row["fallbacks"]), str(row["n_landmarks"]))
     console.print(table)
 
@@ -143,8 +142,7 @@ def measure(options: argparse.Namespace, console: Console) -> None:
         for level, made in sheets.items():
             path = options.sheet.with_name(f"{options.sheet.stem}_{level}{options.sheet.suffix}")
             triples = [
-                (read(options.bench / level / name), made[name], read(options.bench / "gt" / name))
-                for name in shown
+                (read(options.bench / level / name), made[name], read(options.bench / "gt" / name)) for name in shown
             ]
             paired_sheet(triples).save(path)
             console.print(f"{path}: LQ, ours, HQ of {len(triples)} faces", markup=False)
@@ -163,9 +161,7 @@ def look(options: argparse.Namespace, console: Console) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, default=BENCH, help="folder that holds gt and the levels")
     parser.add_argument("--levels", nargs="+", default=["mild", "severe"], help="folders beside gt")
     known = ["lq", "ours", *PEERS]

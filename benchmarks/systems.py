@@ -39,7 +39,7 @@ class ModelOptions:
 
 
 def caption_of(path: Path, mode: str, names: Sequence[str]) -> dict[str, str | None]:
-    """The prompt of each picture: no prompt, its caption, an empty text, or another picture's caption.
+    """The prompt of each picture: none, its caption, an empty text, or another picture's caption.
 
     "Wrong" takes the caption of the picture half the list away, so that the texts are real but another person's.
     """
@@ -51,9 +51,7 @@ def caption_of(path: Path, mode: str, names: Sequence[str]) -> dict[str, str | N
     if lacking:
         raise InvalidInputError(f"{path} has no caption for {lacking[0]}.")
     shift = 0 if mode == "right" else len(names) // 2
-    return {
-        name: captions[Path(names[(place + shift) % len(names)]).stem] for place, name in enumerate(names)
-    }
+    return {name: captions[Path(names[(place + shift) % len(names)]).stem] for place, name in enumerate(names)}
 
 
 def ours(options: ModelOptions, names: Sequence[str]) -> Restore:
