@@ -1,0 +1,287 @@
+"""Photos from files and back: pixels as they are meant to be seen, and everything else that the file says.
+
+Read: what Pillow reads, one picture a file, up to ``MAX_PIXELS``. Greyscale, 16-bit, alpha, CMYK and palettes
+become one of four forms (grey or RGB, 8 or 16 bits), and go back to what they were where the output's format
+can hold it.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from prefrestore import metadata
+from prefrestore.cmyk import Cmyk, cmyk_to_rgb
+from prefrestore.encode import WRITABLE_SUFFIXES, encode, format_of
+from prefrestore.errors import ImageReadError, InvalidInputError
+
+__all__ = ["MAX_PIXELS", "WRITABLE_SUFFIXES", "Photo", "as_photo", "format_of", "read_photo", "write_photo"]
+
+# Twice Pillow's MAX_IMAGE_PIXELS, the line at which Pillow itself refuses a picture as a decompression bomb:
+# half a gigabyte as 8-bit RGB. A 30,000 x 5,900 panorama opens, a 30,000 x 30,000 square of a few kilobytes
+# does not.
+MAX_PIXELS = 178_956_970
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
+# warnings.catch_warnings changes what the whole process sees, so one thread at a time may be inside.
+_OPENING = threading.Lock()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Photo:
+    """A picture, the right way up, and what its file said about it."""
+
+    pixels: NDArray[Any]
+    """H x W (grey) or H x W x 3 (RGB), uint8 or uint16, in the colour space of ``icc`` (sRGB without one)."""
+    alpha: NDArray[Any] | None = None
+    """H x W of the same type; None is opaque."""
+    path: Path | None = None
+    format: str = "PNG"
+    """Pillow's name of the file's format."""
+    mode: str = "RGB"
+    """The file's own pixel type: 1, L, LA, P, RGB, RGBA, CMYK, I;16, RGB;16, RGBA;16, LA;16, ..."""
+    icc: bytes | None = None
+    exif: bytes | None = None
+    """With the orientation set to upright."""
+    xmp: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    cmyk: Cmyk | None = None
+    """The file's own inks, if it was CMYK."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """How the file was encoded, as far as it is kept (TIFF compression, lossless WebP, JPEG segments)."""
+    notes: tuple[str, ...] = ()
+    """One sentence for each thing of the file that could not be kept."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether the pixels have one channel."""
+        return self.pixels.ndim == 2
+
+    def rgb8(self) -> NDArray[np.uint8]:
+        """H x W x 3 uint8, for detectors and for looking at."""
+        pixels = self.pixels
+        if pixels.dtype == np.uint16:
+            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+    def with_pixels(self, pixels: NDArray[Any], alpha: NDArray[Any] | None) -> Photo:
+        """The same photo with other pixels (and possibly another size)."""
+        return replace(self, pixels=pixels, alpha=alpha)
+
+
+def as_photo(picture: Photo | Path | str | Image.Image | NDArray[Any]) -> Photo:
+    """Any kind of picture as a Photo: a path is read; an array is H x W, H x W x 3 (RGB) or x 4 (RGBA), 8 or
+    16 bits.
+    """
+    if isinstance(picture, Photo):
+        return picture
+    if isinstance(picture, (str, Path)):
+        return read_photo(picture)
+    if isinstance(picture, Image.Image):
+        return _from_pillow(picture, None)
+    array = np.asarray(picture)
+    if array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
+        raise InvalidInputError(f"a picture is an array of uint8 or uint16, not {array.dtype} of shape {array.shape}")
+    if array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3):
+        return Photo(pixels=array, mode="L" if array.ndim == 2 else "RGB")
+    if array.ndim == 3 and array.shape[2] == 4:
+        pixels, alpha = np.ascontiguousarray(array[..., :3]), np.ascontiguousarray(array[..., 3])
+        return Photo(pixels=pixels, alpha=alpha, mode="RGBA")
+    raise InvalidInputError(f"a picture is H x W, H x W x 3 or H x W x 4, not {array.shape}")
+
+
+def read_photo(path: str | Path) -> Photo:
+    """Read one picture.
+
+    Raises ImageReadError, naming the file: it cannot be read, is no picture or a damaged one, has more than
+    MAX_PIXELS, is an animation or has several pages, or has a pixel type without a meaning here (floating
+    point).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            image = _open(file, path)
+            with image:
+                return _from_pillow(image, path)
+    except UnidentifiedImageError as error:
+        raise ImageReadError(f"{path} is not a picture of a known format") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageReadError(f"{path} is too large to open safely: {error}") from error
+    except MemoryError as error:
+        raise ImageReadError(f"{path} does not fit into memory") from error
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageReadError(f"cannot read {path}: {error.strerror}") from error
+        raise ImageReadError(f"{path} is truncated or damaged ({error})") from error
+
+
+def write_photo(photo: Photo, path: str | Path) -> tuple[str, ...]:
+    """Write ``photo`` whole or not at all, in the format that the name's ending says (one of
+    WRITABLE_SUFFIXES).
+
+    Returns one sentence for each thing that this format cannot hold. Raises ImageWriteError, naming the file,
+    for an unknown ending, a picture larger than the format allows, no permission, or a full disk.
+    """
+    return encode(photo, Path(path))
+
+
+def _open(file: io.BufferedReader, path: Path) -> Image.Image:
+    """The header only; Pillow's own warning below its limit is not for us, the limit is checked here."""
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(file)
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        limit = MAX_PIXELS // 10**6
+        raise ImageReadError(f"{path} is {width} x {height} px, more than the {limit} million that are safe")
+    frames = getattr(image, "n_frames", 1)
+    # An MPO is a JPEG with further pictures for other devices behind it (stereo, depth); the first one is the
+    # photo.
+    if frames > 1 and image.format != "MPO":
+        what = f"has {frames} pages" if image.format == "TIFF" else f"is an animation of {frames} frames"
+        raise ImageReadError(f"{path} {what}; save the one to restore as a picture of its own")
+    return image
+
+
+def _from_pillow(image: Image.Image, path: Path | None) -> Photo:
+    name = str(path or "the picture")
+    notes: list[str] = []
+    rawmode = _rawmode(image)
+    head = _head(image)
+    image.load()
+    pixels, alpha, mode, cmyk = _decode(image, rawmode, name, notes)
+    info = image.info
+    exif, xmp = info.get("exif"), _xmp(image)
+    orientation = metadata.orientation_of(exif, xmp)
+    if image.format == "TIFF":
+        orientation = image.getexif().get(metadata.ORIENTATION, 1)
+        try:
+            exif = metadata.exif_of_tiff(image)
+        except ValueError as error:
+            exif = None
+            notes.append(f"the EXIF block is damaged and was left out ({error})")
+    dpi = info.get("dpi")
+    if orientation in (5, 6, 7, 8) and dpi:
+        dpi = (dpi[1], dpi[0])
+    return Photo(
+        pixels=metadata.upright(pixels, orientation),
+        alpha=None if alpha is None else metadata.upright(alpha, orientation),
+        path=path,
+        format={"MPO": "JPEG"}.get(image.format or "PNG", image.format or "PNG"),
+        mode=mode,
+        icc=None if cmyk else info.get("icc_profile") or None,
+        exif=metadata.exif_upright(exif) if exif else None,
+        xmp=metadata.xmp_upright(xmp) if xmp else None,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
+        cmyk=replace(cmyk, inks=metadata.upright(cmyk.inks, orientation)) if cmyk else None,
+        options={
+            "compression": info.get("compression") if image.format == "TIFF" else None,
+            "lossless": image.format == "WEBP" and b"VP8L" in head,
+            "progressive": bool(info.get("progressive")),
+            "comment": info.get("comment") if image.format in ("JPEG", "MPO") else None,
+            "iptc": metadata.jpeg_iptc(image),
+        },
+        notes=tuple(notes),
+    )
+
+
+def _decode(
+    image: Image.Image, rawmode: str, name: str, notes: list[str]
+) -> tuple[NDArray[Any], NDArray[Any] | None, str, Cmyk | None]:
+    """Pixels, alpha, the file's mode, and its inks."""
+    mode = image.mode
+    if ";16" in rawmode and mode in ("RGB", "RGBA", "LA"):
+        pixels, alpha = _decode_deep(image, name)
+        return pixels, alpha, f"{mode};16", None
+    if mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16), None, "I;16", None
+    if mode == "I":
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageReadError(f"{name} has 32-bit integer pixels, which are not supported")
+        return values.astype(np.uint16), None, "I;16", None
+    if mode == "F":
+        raise ImageReadError(f"{name} has floating-point pixels, which are not supported")
+    if mode == "CMYK":
+        cmyk = Cmyk(inks=np.array(image), icc=image.info.get("icc_profile") or None)
+        rgb, note = cmyk_to_rgb(cmyk)
+        notes += [note] if note else []
+        return rgb, None, mode, cmyk
+    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        grey = mode in ("1", "L", "LA", "La")
+        both = np.array(image.convert("RGBA"))
+        pixels = np.ascontiguousarray(both[..., 0] if grey else both[..., :3])
+        return pixels, np.ascontiguousarray(both[..., 3]), mode, None
+    return np.array(image.convert("L" if mode in ("1", "L") else "RGB")), None, mode, None
+
+
+def _decode_deep(image: Image.Image, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """16-bit colour, which Pillow would cut down to 8 bits, through OpenCV."""
+    import cv2
+
+    file = getattr(image, "fp", None)
+    if file is None:
+        raise ImageReadError(f"{name} has 16-bit colour and was loaded already; pass its path or an array")
+    file.seek(0)
+    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
+    width, height = image.size
+    if values is None or values.dtype != np.uint16 or values.shape[:2] != (height, width):
+        raise ImageReadError(f"{name} has 16-bit colour in a form that is not supported")
+    if values.ndim == 2:
+        return values, None
+    alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
+    if image.mode == "LA":
+        return np.ascontiguousarray(values[..., 0]), alpha
+    return np.ascontiguousarray(values[..., 2::-1]), alpha
+
+
+def _rawmode(image: Image.Image) -> str:
+    """How the file stores samples, e.g. ``RGB;16B``; only known before the pixels are loaded."""
+    tiles = getattr(image, "tile", None)
+    arguments = tiles[0][3] if tiles else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _head(image: Image.Image) -> bytes:
+    file = getattr(image, "fp", None)
+    if file is None:
+        return b""
+    place = file.tell()
+    file.seek(0)
+    head = file.read(64)
+    file.seek(place)
+    return bytes(head)
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if packet is None and image.format == "TIFF":
+        packet = image.tag_v2.get(700)  # type: ignore[attr-defined]
+    if isinstance(packet, str):
+        packet = packet.encode()
+    return bytes(packet) if packet else None

@@ -1,0 +1,230 @@
+"""A whole photo: find its faces, restore those that need it, and put them back without a trace of the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrestore.errors import InvalidInputError, PrefRestoreError
+from prefrestore.faces import align, blend, quality
+from prefrestore.faces.detect import Face, FaceDetector
+from prefrestore.faces.identity import IdentityEmbedder, cosine
+from prefrestore.faces.tone import Tone, tone_of
+from prefrestore.imageio import Photo, as_photo
+from prefrestore.options import MAX_OUTPUT_PIXELS, RestoreOptions, Upscaler
+from prefrestore.record import FaceRecord, PhotoResult, write_record
+from prefrestore.render import render, render_aligned
+from prefrestore.rules import FaceFacts, reason_to_skip, warnings_of
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+__all__ = ["FaceRecord", "PhotoResult", "RestoreOptions", "Upscaler", "restore_photo", "write_record"]
+
+
+def restore_photo(
+    picture: Photo | Path | str | Image.Image | NDArray[Any],
+    pipeline: Any,
+    *,
+    options: RestoreOptions | None = None,
+    detector: FaceDetector | None = None,
+    embedder: IdentityEmbedder | None = None,
+) -> PhotoResult:
+    """Restore the faces of a photo; everything else of it stays.
+
+    ``picture``: a Photo, a path, a PIL image or an array (see ``as_photo``). ``pipeline``: a
+    PrefRestorePipeline, or anything that is called like one and has ``face_size``. Without
+    ``options.background``, pixels outside the faces' masks keep their bytes at scale 1. A picture without
+    faces comes back as it was, enlarged if asked. Raises ImageReadError for an unreadable file,
+    InvalidInputError for options that do not fit the picture.
+    """
+    options = options or RestoreOptions()
+    photo = as_photo(picture)
+    name = str(photo.path or "the picture")
+    width, height = photo.size
+    if width * height * options.scale**2 > MAX_OUTPUT_PIXELS:
+        raise InvalidInputError(
+            f"{name}: {width} x {height} px times {options.scale} is more than an output may have, "
+            f"{MAX_OUTPUT_PIXELS // 10**6} million pixels"
+        )
+    rgb = photo.rgb8()
+    tone = Tone(None) if photo.is_grey else tone_of(rgb)
+    size = int(pipeline.face_size)
+    embedder = embedder or _embedder()
+    if options.aligned:
+        if width != height:
+            raise InvalidInputError(f"{name}: an aligned face is square, this picture is {width} x {height} px")
+        faces = [Face((0.0, 0.0, float(width), float(height)), align.ffhq_template(width), 1.0)]
+        # Pixel centres of the whole picture onto those of the model's.
+        ratio = size / width
+        matrices = [np.array([[ratio, 0, ratio / 2 - 0.5], [0, ratio, ratio / 2 - 0.5]])]
+        options = replace(options, faces=(0,))
+    else:
+        faces = (detector or _detector()).detect(rgb)
+        template = align.ffhq_template(size)
+        matrices = [align.estimate_similarity(face.points, template) for face in faces]
+    _check_numbers(options, len(faces), name)
+
+    crops = [_crop(photo.pixels, matrix, size) for matrix in matrices]
+    facts = [_facts(face, matrix, _uint8(crop)) for face, matrix, crop in zip(faces, matrices, crops, strict=True)]
+    reasons = [
+        reason_to_skip(fact, index=index, chosen=options.faces, min_face=options.min_face, max_yaw=options.max_yaw)
+        for index, fact in enumerate(facts)
+    ]
+    wanted = [index for index, reason in enumerate(reasons) if reason is None]
+    restored = _run(pipeline, crops, wanted, options)
+
+    records, patches = [], []
+    mask = blend.face_mask(size)
+    for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
+        before = _uint8(crops[index])
+        record = FaceRecord(
+            index=index,
+            box=face.box,
+            points=tuple((float(x), float(y)) for x, y in face.points),
+            score=face.score,
+            quality=fact.quality,
+            yaw=fact.yaw,
+            photo_per_model=fact.photo_per_model,
+            status="skipped",
+            reason=reasons[index],
+            before=before,
+        )
+        if index in restored:
+            drawn = tone.apply(restored[index]) if tone else restored[index]
+            drawn = blend.colour_match(drawn, crops[index])
+            after = _uint8(drawn)
+            points = align.transform_points(matrix, face.points)
+            similarity = cosine(embedder.embed(before, points), embedder.embed(after, points))
+            record = replace(
+                record,
+                status="restored",
+                after=after,
+                similarity=similarity,
+                warnings=warnings_of(fact, similarity),
+            )
+            placed = align.rescale_output(matrix, options.scale)
+            patches.append(blend.Patch(drawn, placed, mask))
+        records.append(record)
+
+    if options.aligned:
+        output = render_aligned(photo, patches[0].pixels, max(width, size) * options.scale)
+    else:
+        output = render(photo, patches, options, one_channel=tone is not None and tone.curve is None)
+    return PhotoResult(photo=output, before=photo, faces=tuple(records), settings=_settings(pipeline, options))
+
+
+@cache
+def _detector() -> FaceDetector:
+    return FaceDetector()
+
+
+@cache
+def _embedder() -> IdentityEmbedder:
+    return IdentityEmbedder()
+
+
+def _check_numbers(options: RestoreOptions, found: int, name: str) -> None:
+    missing = [index for index in options.faces or () if index >= found]
+    if missing:
+        raise InvalidInputError(f"{name} has {found} faces, counted from 0: there is no face {missing[0]}")
+    prompts = options.prompt
+    if prompts is not None and not isinstance(prompts, str) and len(prompts) != found:
+        raise InvalidInputError(f"{name} has {found} faces, but {len(prompts)} prompts were given")
+
+
+def _crop(pixels: NDArray[Any], matrix: NDArray[np.float64], size: int) -> blend.Float32:
+    """The aligned crop as S x S x 3 coded values in 0..1."""
+    crop = align.crop_face(pixels, matrix, size)
+    values = crop.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+
+
+def _facts(face: Face, matrix: NDArray[np.float64], crop: NDArray[np.uint8]) -> FaceFacts:
+    return FaceFacts(
+        width=face.box[2],
+        yaw=quality.yaw_degrees(face.points),
+        quality=quality.face_quality(crop),
+        photo_per_model=1 / align.similarity_scale(matrix),
+    )
+
+
+def _run(
+    pipeline: Any, crops: Sequence[blend.Float32], wanted: Sequence[int], options: RestoreOptions
+) -> dict[int, blend.Float32]:
+    """The pipeline on the wanted crops, in batches: number of the face -> S x S x 3 in 0..1."""
+    named = {
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance_scale,
+        "fidelity": options.fidelity,
+    }
+    given = {key: value for key, value in named.items() if value is not None}
+    restored: dict[int, blend.Float32] = {}
+    for start in range(0, len(wanted), options.batch_size):
+        batch = wanted[start : start + options.batch_size]
+        prompt = options.prompt
+        if prompt is not None and not isinstance(prompt, str):
+            prompt = [prompt[index] for index in batch]
+        images = pipeline(
+            [crops[index] for index in batch],
+            prompt=prompt,
+            generator=[face_generator(options.seed, index) for index in batch],
+            output_type="np",
+            **given,
+        ).images
+        expected = (len(batch), *crops[batch[0]].shape)
+        if np.shape(images) != expected:
+            raise PrefRestoreError(f"the pipeline returned faces of shape {np.shape(images)}, not {expected}")
+        restored |= {index: np.asarray(face, np.float32) for index, face in zip(batch, images, strict=True)}
+    return restored
+
+
+def face_generator(seed: int, index: int) -> torch.Generator:
+    """The noise source of one face: a function of the photo's seed and the face's number, so batches do not
+    matter.
+    """
+    import torch
+
+    drawn = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(drawn >> 1)
+
+
+def _uint8(coded: blend.Float32) -> NDArray[np.uint8]:
+    return np.round(np.clip(coded, 0, 1) * 255).astype(np.uint8)
+
+
+def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
+    """What decides the result, as JSON values."""
+    from prefrestore import __version__
+
+    config = getattr(pipeline, "config", None)
+
+    def chosen(value: float | None, default: str) -> float | None:
+        return getattr(config, default, None) if value is None else value
+
+    prompt = options.prompt
+    return {
+        "prefrestore": __version__,
+        "preset": getattr(config, "preset", None),
+        "weights": dict(getattr(pipeline, "weight_hashes", None) or {}),
+        "seed": options.seed,
+        "steps": chosen(options.steps, "num_inference_steps"),
+        "fidelity": chosen(options.fidelity, "fidelity"),
+        "guidance_scale": chosen(options.guidance_scale, "guidance_scale"),
+        "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
+        "scale": options.scale,
+        "background": None
+        if options.background is None
+        else {
+            "name": str(getattr(options.background, "name", "custom")),
+            "sha256": getattr(options.background, "sha256", None),
+        },
+        "aligned": options.aligned,
+    }
