@@ -53,6 +53,7 @@ class Config:
         time_exponent: t = u ** time_exponent with u uniform. 1 is the paper's; below 1 more steps are spent near
             t = 1, where the LQ latent says least: a sampler of few steps lives there.
         perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image.
+        perceptual_share: share of each batch that is decoded for it; decoding costs as much as the denoiser.
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
@@ -68,6 +69,7 @@ class Config:
     query_dropout: float = 0.1
     time_exponent: float = 0.5
     perceptual_weight: float = 0.5
+    perceptual_share: float = 0.4
     start_from: Path | None = None
     seed: int = 0
     mixed_precision: str = "bf16"
@@ -93,12 +95,14 @@ class FlowObjective(nn.Module):
         decode: Callable[[Tensor], Tensor] | None = None,
         perceptual: nn.Module | None = None,
         perceptual_weight: float = 0.0,
+        perceptual_share: float = 1.0,
     ) -> None:
         super().__init__()
         self.transformer, self.connectors = transformer, connectors
         self.noise_scale, self.start_from_lq = noise_scale, start_from_lq
         self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
         self.time_exponent = time_exponent
+        self.perceptual_share = perceptual_share
         self.decode, self.perceptual, self.perceptual_weight = decode, perceptual, perceptual_weight
 
     def forward(
@@ -118,8 +122,9 @@ class FlowObjective(nn.Module):
         losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
         total = losses["flow"]
         if self.perceptual is not None and self.decode is not None:
-            images = self.decode(flow.clean_estimate(x_t, velocity, t)).float()
-            losses["lpips"] = self.perceptual(images, targets).mean()
+            some = slice(0, max(1, round(count * self.perceptual_share)))
+            images = self.decode(flow.clean_estimate(x_t[some], velocity[some], t[some])).float()
+            losses["lpips"] = self.perceptual(images, targets[some]).mean()
             total = total + self.perceptual_weight * losses["lpips"]
         return losses | {"loss": total}
 
@@ -228,6 +233,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         decode=lambda z: pipeline.autoencoder.decode(z / scaling).sample,
         perceptual=perceptual,
         perceptual_weight=config.perceptual_weight,
+        perceptual_share=config.perceptual_share,
     )
     loop = LoopConfig(
         output_dir=Path(config.output_dir) / "runs" / "fidelity",
