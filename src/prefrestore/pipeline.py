@@ -45,7 +45,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         lq_encoder: LQ image -> estimate of the clean latent.
         transformer: the denoiser.
         face_size: side of the faces, in pixels.
-        start, noise_scale: the flow's source, see `prefrestore.presets.FlowConfig`.
+        start, noise_scale, residual_std: the flow's source and parametrisation, see `prefrestore.presets.FlowConfig`.
         num_inference_steps, guidance_scale, fidelity: defaults of a call.
         answer_position: see `prefrestore.semantic.instruction.build_chats`.
         preset: name of the preset it was made from.
@@ -64,7 +64,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         transformer: SanaTransformer2DModel,
         face_size: int = 256,
         start: str = "lq_latent",
-        noise_scale: float = 0.4,
+        noise_scale: float = 0.3,
+        residual_std: float | None = None,
         num_inference_steps: int = 4,
         guidance_scale: float = 1.0,
         fidelity: float = 0.0,
@@ -85,6 +86,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             face_size=face_size,
             start=start,
             noise_scale=noise_scale,
+            residual_std=residual_std,
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             fidelity=fidelity,
@@ -184,12 +186,15 @@ class PrefRestorePipeline(DiffusionPipeline):
         condition = condition.repeat_interleave(num_images_per_prompt, 0)
         start = lq_latents if self.config.start == "lq_latent" else torch.zeros_like(lq_latents)
 
-        def velocity(x: Tensor, t: Tensor) -> Tensor:
-            return denoise(self.transformer, x.to(dtype), t, condition, lq_latents.to(dtype)).float()
+        def velocity_under(condition: Tensor) -> sampler.Velocity:
+            def velocity(x: Tensor, t: Tensor) -> Tensor:
+                output = denoise(self.transformer, x.to(dtype), t, condition, lq_latents.to(dtype)).float()
+                if self.config.residual_std is None:
+                    return output
+                scales = {"noise_scale": self.config.noise_scale, "residual_std": self.config.residual_std}
+                return flow.preconditioned_velocity(output, x, start, t, **scales)
 
-        def unconditional(x: Tensor, t: Tensor) -> Tensor:
-            empty = torch.zeros_like(condition)
-            return denoise(self.transformer, x.to(dtype), t, empty, lq_latents.to(dtype)).float()
+            return velocity
 
         def after_step(index: int, t: float, x: Tensor) -> Tensor:
             if callback_on_step_end is None:
@@ -198,7 +203,8 @@ class PrefRestorePipeline(DiffusionPipeline):
             return changed.get("latents", x) if changed else x
 
         source = flow.source(start, noise, self.config.noise_scale)
-        latents = sampler.euler(sampler.guided(velocity, unconditional, scale), source, times, after_step)
+        guided = sampler.guided(velocity_under(condition), velocity_under(torch.zeros_like(condition)), scale)
+        latents = sampler.euler(guided, source, times, after_step)
         latents = torch.lerp(latents, lq_latents, fidelity)
         self.maybe_free_model_hooks()
         return RestorationOutput(images=self._finish(latents, output_type))

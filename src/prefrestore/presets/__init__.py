@@ -22,11 +22,14 @@ class FlowConfig:
     Args:
         start: ``lq_latent`` starts from the posterior-mean estimate (PMRF, arXiv 2410.00418), ``noise`` from noise.
         noise_scale: standard deviation of the noise in the source, in units of the scaled latents.
+        residual_std: standard deviation of clean latent minus start, for `flow.preconditioned_velocity`; None takes
+            the denoiser's output as the velocity, as the paper does.
         num_inference_steps, guidance_scale, fidelity: the defaults of a call.
     """
 
     start: Literal["lq_latent", "noise"]
     noise_scale: float
+    residual_std: float | None
     num_inference_steps: int
     guidance_scale: float
     fidelity: float

@@ -144,7 +144,7 @@ def embed_latents(transformer: SanaTransformer2DModel, latents: Tensor) -> Tenso
 def denoise(
     transformer: SanaTransformer2DModel, x_t: Tensor, t: Tensor, condition: Tensor, lq_latents: Tensor
 ) -> Tensor:
-    """The velocity (B,C,h,w) at times t (B,) in [0,1]; the denoiser's timestep input is 1000 t.
+    """The denoiser's output (B,C,h,w) at times t (B,) in [0,1]; its timestep input is 1000 t.
 
     The LQ latents are concatenated by channel when the denoiser was built for it (``in_channels`` twice ``C``).
     """

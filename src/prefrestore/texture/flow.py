@@ -34,3 +34,28 @@ def velocity_target(x_0: Tensor, x_1: Tensor) -> Tensor:
 def clean_estimate(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """``x_0 = x_t - t v`` for times t (B,)."""
     return x_t - expand_time(t, x_t) * velocity
+
+
+def preconditioned_velocity(
+    output: Tensor, x_t: Tensor, start: Tensor, t: Tensor, *, noise_scale: float, residual_std: float
+) -> Tensor:
+    """The velocity when the network is asked only for what is not known without it (after EDM, arXiv 2206.00364).
+
+    Around a start m with residual ``x_0 - m`` of standard deviation sigma, ``x_t - m = (1-t)(x_0 - m) + t s e``. The
+    best linear estimate of the residual is ``k (x_t - m)`` with ``k = (1-t) sigma^2 / ((1-t)^2 sigma^2 + t^2 s^2)``
+    and leaves an error of standard deviation ``c = sigma s t / sqrt((1-t)^2 sigma^2 + t^2 s^2)``. So
+    ``x_0 = m + k (x_t - m) + c output`` and ``v = (x_t - x_0) / t``: the source's own noise is subtracted exactly
+    instead of being learnt, and the output has unit variance at every t.
+
+    Args:
+        output: what the network gave, (B,C,h,w).
+        x_t, start: the point of the path and the source's mean, (B,C,h,w).
+        t: times (B,) in (0,1].
+        noise_scale: s, the standard deviation of the source's noise.
+        residual_std: sigma.
+    """
+    t = expand_time(t, x_t)
+    variance = (1 - t) ** 2 * residual_std**2 + t**2 * noise_scale**2
+    gain = (1 - t) * residual_std**2 / variance
+    scale_over_t = residual_std * noise_scale / variance.sqrt()
+    return (1 - gain) / t * (x_t - start) - scale_over_t * output

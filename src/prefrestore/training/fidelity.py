@@ -88,6 +88,7 @@ class FlowObjective(nn.Module):
         connectors: Connectors,
         *,
         noise_scale: float,
+        residual_std: float | None = None,
         start_from_lq: bool,
         condition_dropout: float = 0.1,
         query_dropout: float = 0.1,
@@ -99,7 +100,7 @@ class FlowObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.transformer, self.connectors = transformer, connectors
-        self.noise_scale, self.start_from_lq = noise_scale, start_from_lq
+        self.noise_scale, self.residual_std, self.start_from_lq = noise_scale, residual_std, start_from_lq
         self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
         self.time_exponent = time_exponent
         self.perceptual_share = perceptual_share
@@ -110,7 +111,7 @@ class FlowObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
         count, device = len(lq_latents), lq_latents.device
-        t = torch.rand(count, generator=generator, device=device) ** self.time_exponent
+        t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4) ** self.time_exponent
         noise = torch.randn(clean_latents.shape, generator=generator, device=device)
         drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
         keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
@@ -119,6 +120,9 @@ class FlowObjective(nn.Module):
         x_t = flow.interpolate(clean_latents, x_1, t)
         condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
         velocity = denoise(self.transformer, x_t, t, condition * keep_condition, lq_latents).float()
+        if self.residual_std is not None:
+            scales = {"noise_scale": self.noise_scale, "residual_std": self.residual_std}
+            velocity = flow.preconditioned_velocity(velocity, x_t, start, t, **scales)
         losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
         total = losses["flow"]
         if self.perceptual is not None and self.decode is not None:
@@ -226,6 +230,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         pipeline.transformer,
         pipeline.connectors,
         noise_scale=pipeline.config.noise_scale,
+        residual_std=pipeline.config.residual_std,
         start_from_lq=pipeline.config.start == "lq_latent",
         condition_dropout=config.condition_dropout,
         query_dropout=config.query_dropout,

@@ -108,9 +108,7 @@ class SemanticObjective(nn.Module):
             given = tokens.clone()
             if not bool(copied.all()):
                 given[~copied] = self.image_tokenizer.encode(lq[~copied])
-        chats = build_chats(
-            self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position
-        )
+        chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
         result = teacher_forced(self.language_model, chats, tokens, self.vocabulary)
         losses = {"cross_entropy": result.loss, "accuracy": result.accuracy}
         total = result.loss

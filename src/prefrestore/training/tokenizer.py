@@ -105,9 +105,7 @@ def identity_targets(faces: FaceSet, cache_dir: Path | None = None) -> np.ndarra
     return np.load(path)
 
 
-def training_batch(
-    faces: FaceMix, identities: list[np.ndarray], config: Config, step: int
-) -> dict[str, Tensor]:
+def training_batch(faces: FaceMix, identities: list[np.ndarray], config: Config, step: int) -> dict[str, Tensor]:
     """The batch of one step: mirrored half the time, degraded in ``degraded_share`` of cases."""
     rng = np.random.default_rng([config.seed, step])
     pairs = faces.draw(config.batch_size, seed=config.seed, step=step)
@@ -201,9 +199,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         "entropy_gap": config.entropy_weight,
     }
     objective = TokenizerObjective(tokenizer, weights)
-    trainer = Trainer(
-        objective, lambda step: training_batch(faces, identities, config, step), loop, sample=sample
-    )
+    trainer = Trainer(objective, lambda step: training_batch(faces, identities, config, step), loop, sample=sample)
     trainer.fit()
     with trainer.averaged_weights():
         tokenizer.save_pretrained(config.output_dir / "image_tokenizer")
