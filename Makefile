@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 MADE_FROM := pyproject.toml constraints.txt
 
 .PHONY: demo test lint clean
+.DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
 	$(BIN)/python -m prefrestore.demo -o demo $(PHOTOS)

@@ -166,7 +166,7 @@ def test_a_corrupt_weight_file(restore: Restore, photo: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_a_device_and_a_preset_that_are_not_there(restore: Restore, photo: Path, tmp_path: Path) -> None:
+def test_choices_that_are_not_there(restore: Restore, photo: Path, tmp_path: Path) -> None:
     import torch
 
     if not torch.cuda.is_available():
@@ -174,5 +174,7 @@ def test_a_device_and_a_preset_that_are_not_there(restore: Restore, photo: Path,
         assert ran.code == 1 and "--device cuda" in ran.text
     ran = restore(photo, "-o", tmp_path / "out", "--preset", "huge")
     assert ran.code == 1 and "huge" in ran.text
+    ran = restore(photo, "-o", tmp_path / "out", "--background", tmp_path / "gone.pth")
+    assert ran.code == 1 and "gone.pth" in ran.text
     ran = restore(photo, "-o", tmp_path / "out", "--scale", "3")
     assert ran.code == 1 and "scale is 1, 2 or 4" in ran.text

@@ -1,0 +1,44 @@
+"""The documented commands are the real ones."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefrestore.cli.train import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "docs/usage.md", "docs/installation.md", "docs/training.md"]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of console blocks that start with our program."""
+    return re.findall(r"^\$ (prefrestore .*?)(?:\s+#.*)?$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_documented_command_and_option_exists(prefrestore: Callable[..., Any], page: str) -> None:
+    for command in commands((ROOT / page).read_text()):
+        words = command.split()[1:]
+        names = words[:2] if words[0] == "train" and words[1] in STAGES else words[:1]
+        ran = prefrestore([*names, "--help"])
+        assert ran.code == 0, command
+        options = set(re.findall(r"--[a-z][a-z-]*", command)) - {"--help"}
+        assert not {option for option in options if option not in ran.text}, command
+
+
+def test_the_table_of_options_is_the_help_s(prefrestore: Callable[..., Any]) -> None:
+    table = re.findall(r"^\| (`--.*?) \|", (ROOT / "docs/usage.md").read_text(), re.MULTILINE)
+    documented = {option for cell in table for option in re.findall(r"--[a-z-]+", cell)}
+    real = set(re.findall(r"(--[a-z][a-z-]*)", prefrestore(["restore", "--help"]).text))
+    assert documented == real - {"--output", "--help"}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_within_the_project_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        if target != "docs/images/before_after.png" or path.name != "README.md":
+            assert (path.parent / target).exists(), target
