@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import zlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import Image, PngImagePlugin
 
 from prefrestore import metadata
 from prefrestore.atomic import written_beside
 from prefrestore.cmyk import rgb_to_cmyk
 from prefrestore.errors import ImageWriteError
+from prefrestore.tiff import write_tiff
 
 if TYPE_CHECKING:
     from prefrestore.imageio import Photo
@@ -39,8 +39,6 @@ HOLDS_ALPHA = {"PNG", "TIFF", "WEBP", "TGA"}
 HOLDS_16_BIT = {"PNG", "TIFF"}
 HOLDS_CMYK = {"JPEG", "TIFF"}
 HOLDS_METADATA = {"JPEG", "PNG", "TIFF", "WEBP"}
-# TIFF compressions that lose nothing and take any pixel type; others (JPEG, fax) are replaced by deflate.
-LOSSLESS_TIFF = {"raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"}
 
 
 def format_of(path: str | Path) -> str:
@@ -61,8 +59,8 @@ def encode(photo: Photo, path: Path) -> tuple[str, ...]:
     pixels, alpha, notes = _fit(photo, kind)
     try:
         with written_beside(path) as part:
-            if pixels.dtype == np.uint16 and kind == "TIFF":
-                _write_deep_tiff(part, pixels, alpha, photo)
+            if kind == "TIFF":
+                write_tiff(part, pixels, alpha, photo)
             elif pixels.dtype == np.uint16:
                 part.write_bytes(_deep_png(pixels, alpha, photo))
             else:
@@ -70,8 +68,6 @@ def encode(photo: Photo, path: Path) -> tuple[str, ...]:
                 image.save(part, format=kind, **_options(photo, kind, image.mode, icc))
             with part.open("rb+") as file:
                 # Without this a power cut after the rename could leave an empty file under the final name.
-                import os
-
                 os.fsync(file.fileno())
     except (ValueError, KeyError, SyntaxError) as error:
         raise ImageWriteError(f"cannot write {path} as {kind}: {error}") from error
@@ -81,6 +77,10 @@ def encode(photo: Photo, path: Path) -> tuple[str, ...]:
 def _fit(photo: Photo, kind: str) -> tuple[NDArray[Any], NDArray[Any] | None, list[str]]:
     """Pixels and alpha in a form that ``kind`` holds, and what was given up."""
     pixels, alpha, notes = photo.pixels, photo.alpha, []
+    if pixels.ndim == 2 and pixels.dtype == np.uint16 and alpha is not None and kind in HOLDS_16_BIT:
+        # Neither OpenCV's PNG writer nor Pillow's TIFF reader has deep grey with alpha; equal channels say
+        # the same.
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
     if alpha is not None and kind not in HOLDS_ALPHA:
         notes.append(f"{kind} has no transparency: the picture was laid on white")
         top = np.iinfo(pixels.dtype).max
@@ -129,10 +129,6 @@ def _options(photo: Photo, kind: str, mode: str, icc: bytes | None) -> dict[str,
         del options["dpi"]
         lossless = bool(said.get("lossless"))
         options |= {"xmp": photo.xmp, "quality": 95, "lossless": lossless, "exact": True, "method": 4}
-    elif kind == "TIFF":
-        before = said.get("compression")
-        options["compression"] = before if before in LOSSLESS_TIFF else "tiff_adobe_deflate"
-        options["tiffinfo"] = {700: photo.xmp} if photo.xmp else None
     return {name: value for name, value in options.items() if value is not None}
 
 
@@ -140,46 +136,8 @@ def _deep_png(pixels: NDArray[Any], alpha: NDArray[Any] | None, photo: Photo) ->
     """A 16-bit PNG of 1 to 4 channels; OpenCV packs the pixels, the metadata chunks are put in behind."""
     import cv2
 
-    if pixels.ndim == 2 and alpha is not None:
-        # OpenCV writes no grey with alpha; equal channels say the same.
-        pixels = np.repeat(pixels[..., None], 3, axis=2)
     channels = pixels if pixels.ndim == 2 else pixels[..., ::-1]
     if alpha is not None:
         channels = np.dstack([channels, alpha])
     packed = cv2.imencode(".png", np.ascontiguousarray(channels))[1].tobytes()
     return metadata.add_png_chunks(packed, icc=photo.icc, exif=photo.exif, xmp=photo.xmp, dpi=photo.dpi)
-
-
-def _write_deep_tiff(path: Path, pixels: NDArray[Any], alpha: NDArray[Any] | None, photo: Photo) -> None:
-    """A 16-bit TIFF (TIFF 6.0), one deflated strip; Pillow has the directories but no 16-bit colour."""
-    channels = pixels[..., None] if pixels.ndim == 2 else pixels
-    if alpha is not None:
-        channels = np.concatenate([channels, alpha[..., None]], axis=2)
-    height, width, count = channels.shape
-    strip = zlib.compress(channels.astype("<u2").tobytes(), 6)
-    ifd = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
-    if photo.exif:
-        said = Image.Exif()
-        said.load(photo.exif)
-        for tag in metadata.DESCRIBING_TAGS:
-            if tag in said:
-                ifd[tag] = said[tag]
-        for tag in (metadata.EXIF_IFD, metadata.GPS_IFD):
-            if said.get_ifd(tag):
-                ifd.tagtype[tag] = 4
-                ifd[tag] = dict(said.get_ifd(tag))
-    ifd[256], ifd[257], ifd[258], ifd[259] = width, height, (16,) * count, 8
-    ifd[262], ifd[277], ifd[278], ifd[279] = (1 if pixels.ndim == 2 else 2), count, height, len(strip)
-    ifd.tagtype[273] = 4
-    ifd[273] = 0
-    if alpha is not None:
-        ifd[338] = 2
-    if photo.dpi:
-        ifd[282], ifd[283], ifd[296] = (*photo.dpi, 2)
-    for tag, data in ((700, photo.xmp), (34675, photo.icc)):
-        if data:
-            ifd.tagtype[tag] = 1 if tag == 700 else 7
-            ifd[tag] = data
-    body = io.BytesIO()
-    ifd.save(body)
-    path.write_bytes(body.getvalue() + strip)

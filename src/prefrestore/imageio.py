@@ -67,7 +67,7 @@ class Photo:
     cmyk: Cmyk | None = None
     """The file's own inks, if it was CMYK."""
     options: dict[str, Any] = field(default_factory=dict)
-    """How the file was encoded, as far as it is kept (TIFF compression, lossless WebP, JPEG segments)."""
+    """How the file was encoded, as far as it is kept (lossless WebP, JPEG segments)."""
     notes: tuple[str, ...] = ()
     """One sentence for each thing of the file that could not be kept."""
 
@@ -170,20 +170,20 @@ def _open(file: io.BufferedReader, path: Path) -> Image.Image:
 def _from_pillow(image: Image.Image, path: Path | None) -> Photo:
     name = str(path or "the picture")
     notes: list[str] = []
-    rawmode = _rawmode(image)
-    head = _head(image)
-    image.load()
-    pixels, alpha, mode, cmyk = _decode(image, rawmode, name, notes)
-    info = image.info
-    exif, xmp = info.get("exif"), _xmp(image)
-    orientation = metadata.orientation_of(exif, xmp)
+    # Loading closes the file, so what needs it comes first.
+    deep = ";16" in _rawmode(image) and image.mode in ("RGB", "RGBA", "LA")
+    content = _bytes(image, -1 if deep else 64)
+    exif, xmp = image.info.get("exif"), _xmp(image)
     if image.format == "TIFF":
-        orientation = image.getexif().get(metadata.ORIENTATION, 1)
         try:
             exif = metadata.exif_of_tiff(image)
         except ValueError as error:
-            exif = None
             notes.append(f"the EXIF block is damaged and was left out ({error})")
+    image.load()
+    pixels, alpha, mode, cmyk = _decode(image, content if deep else None, name, notes)
+    info = image.info
+    # Pillow and OpenCV both turn a TIFF upright themselves.
+    orientation = 1 if image.format == "TIFF" else metadata.orientation_of(exif, xmp)
     dpi = info.get("dpi")
     if orientation in (5, 6, 7, 8) and dpi:
         dpi = (dpi[1], dpi[0])
@@ -199,8 +199,7 @@ def _from_pillow(image: Image.Image, path: Path | None) -> Photo:
         dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
         cmyk=replace(cmyk, inks=metadata.upright(cmyk.inks, orientation)) if cmyk else None,
         options={
-            "compression": info.get("compression") if image.format == "TIFF" else None,
-            "lossless": image.format == "WEBP" and b"VP8L" in head,
+            "lossless": image.format == "WEBP" and b"VP8L" in content,
             "progressive": bool(info.get("progressive")),
             "comment": info.get("comment") if image.format in ("JPEG", "MPO") else None,
             "iptc": metadata.jpeg_iptc(image),
@@ -210,12 +209,12 @@ def _from_pillow(image: Image.Image, path: Path | None) -> Photo:
 
 
 def _decode(
-    image: Image.Image, rawmode: str, name: str, notes: list[str]
+    image: Image.Image, deep: bytes | None, name: str, notes: list[str]
 ) -> tuple[NDArray[Any], NDArray[Any] | None, str, Cmyk | None]:
-    """Pixels, alpha, the file's mode, and its inks."""
+    """Pixels, alpha, the file's mode, and its inks; ``deep``: the whole file, if it has 16-bit colour."""
     mode = image.mode
-    if ";16" in rawmode and mode in ("RGB", "RGBA", "LA"):
-        pixels, alpha = _decode_deep(image, name)
+    if deep is not None:
+        pixels, alpha = _decode_deep(image, deep, name)
         return pixels, alpha, f"{mode};16", None
     if mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16), None, "I;16", None
@@ -239,17 +238,16 @@ def _decode(
     return np.array(image.convert("L" if mode in ("1", "L") else "RGB")), None, mode, None
 
 
-def _decode_deep(image: Image.Image, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
+def _decode_deep(image: Image.Image, content: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """16-bit colour, which Pillow would cut down to 8 bits, through OpenCV."""
     import cv2
 
-    file = getattr(image, "fp", None)
-    if file is None:
-        raise ImageReadError(f"{name} has 16-bit colour and was loaded already; pass its path or an array")
-    file.seek(0)
-    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    width, height = image.size
-    if values is None or values.dtype != np.uint16 or values.shape[:2] != (height, width):
+    from prefrestore.faces.onnx import quiet_opencv
+
+    with quiet_opencv():
+        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+    # The size of a TIFF that lies on its side is the turned one by now.
+    if values is None or values.dtype != np.uint16 or sorted(values.shape[:2]) != sorted(image.size):
         raise ImageReadError(f"{name} has 16-bit colour in a form that is not supported")
     if values.ndim == 2:
         return values, None
@@ -267,15 +265,16 @@ def _rawmode(image: Image.Image) -> str:
     return first if isinstance(first, str) else ""
 
 
-def _head(image: Image.Image) -> bytes:
+def _bytes(image: Image.Image, count: int) -> bytes:
+    """The file's first ``count`` bytes (-1: all of them); nothing for an image that has no file."""
     file = getattr(image, "fp", None)
     if file is None:
         return b""
     place = file.tell()
     file.seek(0)
-    head = file.read(64)
+    content = file.read(count)
     file.seek(place)
-    return bytes(head)
+    return bytes(content)
 
 
 def _xmp(image: Image.Image) -> bytes | None:
