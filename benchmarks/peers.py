@@ -126,7 +126,7 @@ def sample(names: list[str], limit: int | None) -> list[str]:
     """The first `limit` of a fixed shuffle (seed 0), so that a smaller sample lies inside a larger one;
     sorted."""
     order = np.random.default_rng(0).permutation(len(names))[:limit]
-    return sorted(names[i] for i in order)
+    return [names[i] for i in order]
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ COLUMNS = {
     "niqe": ("NIQE", ".2f"),
 }
 BATCH = 8
+MODELS = ["lpips_alex", "lpips_vgg", "identity", "landmarks"]
 SHEET_FACES = 24
 
 
@@ -115,30 +116,38 @@ def measure(options: argparse.Namespace, console: Console) -> None:
     levels = [options.bench / level for level in options.levels]
     every = names_of(options.bench / "gt", levels)
     names = sample(every, options.limit)
-    evaluator = Evaluator(lambda line: console.print(line, markup=False))
+    evaluator = Evaluator(lambda line: console.print(line, markup=False), without=tuple(options.without))
     restores = systems(options, every, console)
-    report: dict[str, Any] = {"command": sys.argv, "names": names, "missing": evaluator.missing, "levels": {}}
-    sheets: dict[str, dict[str, Image.Image]] = {}
-    for folder in levels:
-        summaries: dict[str, dict[str, Any]] = {}
-        faces: dict[str, Any] = {}
-        for title, restore in restores.items():
-            made = run(restore, names, folder)
-            rows = {}
-            for name in names:
-                truth = as_array(read(options.bench / "gt" / name))
-                rows[name] = evaluator.measure(name, truth, as_array(made[name]))
-            summaries[title], faces[title] = summarise(list(rows.values())), rows
-            if title.startswith("prefrestore"):
-                sheets[folder.name] = made
-            report["levels"][folder.name] = {"summary": summaries, "faces": faces}
-            if options.json:
-                options.json.write_text(json.dumps(report, indent=1))
-        show(console, folder.name, summaries)
+    report: dict[str, Any] = {"command": sys.argv, "missing": evaluator.missing, "levels": {}}
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
+    sheets: dict[str, dict[str, Image.Image]] = {folder.name: {} for folder in levels}
+    # Face by face, so that the ground truth is looked at once for all systems, in the sample's random order,
+    # so that what an interrupted run has written is a fair sample too.
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        made = {
+            (folder.name, title): run(restore, batch, folder)
+            for folder in levels
+            for title, restore in restores.items()
+        }
+        for name in batch:
+            truth = as_array(read(options.bench / "gt" / name))
+            for (level, title), pictures in made.items():
+                row = evaluator.measure(name, truth, as_array(pictures[name]))
+                tables.setdefault(level, {}).setdefault(title, {})[name] = row
+                if title.startswith("prefrestore"):
+                    sheets[level][name] = pictures[name]
+        for level, faces in tables.items():
+            summary = {title: summarise(list(rows.values())) for title, rows in faces.items()}
+            report["levels"][level] = {"summary": summary, "faces": faces}
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1))
+    for level in tables:
+        show(console, level, report["levels"][level]["summary"])
     if options.sheet:
-        if not sheets:
+        if not any(sheets.values()):
             raise InvalidInputError("--sheet shows this model's pictures: add ours to --systems.")
-        shown = sample(names, SHEET_FACES)
+        shown = sorted(names[:SHEET_FACES])
         for level, made in sheets.items():
             path = options.sheet.with_name(f"{options.sheet.stem}_{level}{options.sheet.suffix}")
             triples = [
@@ -167,6 +176,7 @@ def parse() -> argparse.Namespace:
     known = ["lq", "ours", *PEERS]
     parser.add_argument("--systems", nargs="+", choices=known, default=known)
     parser.add_argument("--limit", type=int, help="a fixed random sample of this many faces")
+    parser.add_argument("--without", nargs="+", choices=MODELS, default=[], help="leave these metrics blank")
     parser.add_argument("--cached-only", action="store_true", help="do not load peers: read their cache")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
     parser.add_argument("--steps", type=int)

@@ -20,11 +20,11 @@ Picture = NDArray[np.uint8]
 
 @dataclass
 class _Truth:
-    picture: Picture
     points: NDArray[np.float64] | None
     vector: NDArray[np.float32] | None
     box: Any | None
     landmarks: NDArray[np.float64] | None
+    features: dict[str, Any]
 
 
 @dataclass
@@ -33,10 +33,12 @@ class Evaluator:
 
     Args:
         progress: called with one line when a metric turns out to be missing.
+        without: metrics that take a model and are not wanted; LPIPS (vgg) takes most of the time.
     """
 
     progress: Callable[[str], None] = lambda line: None
     missing: dict[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._lpips: dict[str, Any] = {}
@@ -46,9 +48,12 @@ class Evaluator:
         self._marks: Any | None = None
         self._try("identity", self._load_faces)
         self._try("landmarks", self._load_marks)
-        self._truths: dict[str, _Truth] = {}
+        self._known: tuple[str, _Truth] | None = None
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
+        if metric in self.without:
+            self.missing[metric] = "not asked for"
+            return
         try:
             load()
         except (MissingDependencyError, WeightsError) as error:
@@ -67,17 +72,20 @@ class Evaluator:
         self._marks = LandmarkMeter()
 
     def _truth(self, name: str, picture: Picture) -> _Truth:
-        if name not in self._truths:
-            points = vector = box = landmarks = None
-            if self._faces:
-                found = self._faces[0].detect(picture)
-                points = max(found, key=lambda face: face.box[2] * face.box[3]).points if found else None
-                vector = self._faces[1].embed(picture, points)
-            if self._marks:
-                box = self._marks.box(picture)
-                landmarks = self._marks.points(picture, box) if box is not None else None
-            self._truths[name] = _Truth(picture, points, vector, box, landmarks)
-        return self._truths[name]
+        if self._known and self._known[0] == name:
+            return self._known[1]
+        points = vector = box = landmarks = None
+        if self._faces:
+            found = self._faces[0].detect(picture)
+            points = max(found, key=lambda face: face.box[2] * face.box[3]).points if found else None
+            vector = self._faces[1].embed(picture, points)
+        if self._marks:
+            box = self._marks.box(picture)
+            landmarks = self._marks.points(picture, box) if box is not None else None
+        features = {net: _lpips_features(model, picture) for net, model in self._lpips.items()}
+        # Only the last one is kept: VGG's features of one face are 30 MB. Measure all systems of a face in a row.
+        self._known = (name, _Truth(points, vector, box, landmarks, features))
+        return self._known[1]
 
     def measure(self, name: str, truth: Picture, picture: Picture) -> dict[str, float | None]:
         """The metrics of one picture; both are H,W,3 uint8 of one shape; `name` is the ground truth's name.
@@ -89,7 +97,7 @@ class Evaluator:
         row: dict[str, float | None] = dict.fromkeys((*METRICS, "fallback"))
         row |= {"psnr": psnr(truth, picture), "ssim": ssim(truth, picture), "niqe": niqe(picture)}
         for net, model in self._lpips.items():
-            row[f"lpips_{net}"] = _lpips_distance(model, truth, picture)
+            row[f"lpips_{net}"] = float(model.between(known.features[net], _lpips_features(model, picture))[0])
         if self._faces and known.vector is not None:
             from prefrestore.faces.identity import cosine
 
@@ -130,9 +138,9 @@ def _lpips(net: str) -> Any:
     return LPIPS("vgg" if net == "vgg" else "alex")
 
 
-def _lpips_distance(model: Any, truth: Picture, picture: Picture) -> float:
+def _lpips_features(model: Any, picture: Picture) -> Any:
     import torch
 
-    both = torch.from_numpy(np.stack([truth, picture])).permute(0, 3, 1, 2).float() / 127.5 - 1
+    image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
-        return float(model(both[:1], both[1:])[0])
+        return model.features(image)

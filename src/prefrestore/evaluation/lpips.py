@@ -81,14 +81,10 @@ class LPIPS(nn.Module):
         inputs = [3, *(conv.out for conv in self.layout)]
         # AlexNet's first convolution is the only strided one, padded by 2 and not by half its kernel.
         self.convs = nn.ModuleList(
-            nn.Conv2d(
-                channels, conv.out, conv.kernel, conv.stride, 2 if conv.stride > 1 else conv.kernel // 2
-            )
+            nn.Conv2d(channels, conv.out, conv.kernel, conv.stride, 2 if conv.stride > 1 else conv.kernel // 2)
             for channels, conv in zip(inputs, self.layout, strict=False)
         )
-        self.heads = nn.ParameterList(
-            torch.full((conv.out,), 1 / conv.out) for conv in self.layout if conv.tapped
-        )
+        self.heads = nn.ParameterList(torch.full((conv.out,), 1 / conv.out) for conv in self.layout if conv.tapped)
         # The published constants turn [-1,1] into ImageNet's normalisation.
         shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
@@ -109,6 +105,8 @@ class LPIPS(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The tapped activations, each B,C,h,w, of unit length along C, for images B,3,H,W in [-1,1]."""
+        if min(images.shape[2:]) < _SMALLEST[self.net]:
+            raise InvalidInputError(f"LPIPS ({self.net}) needs pictures of {_SMALLEST[self.net]} px or more.")
         x = (images - self.shift) / self.scale
         taps = []
         for conv, spec in zip(self.convs, self.layout, strict=True):
@@ -135,13 +133,13 @@ class LPIPS(nn.Module):
         """
         if first.shape != second.shape or first.ndim != 4 or first.shape[1] != 3:
             raise InvalidInputError(
-                "LPIPS compares two B,3,H,W batches of one shape, "
-                f"not {tuple(first.shape)} and {tuple(second.shape)}."
+                f"LPIPS compares two B,3,H,W batches of one shape, not {tuple(first.shape)} and {tuple(second.shape)}."
             )
-        if min(first.shape[2:]) < _SMALLEST[self.net]:
-            raise InvalidInputError(f"LPIPS ({self.net}) needs pictures of {_SMALLEST[self.net]} px or more.")
-        total = torch.zeros(len(first), device=first.device)
-        taps = zip(self.heads, self.features(first), self.features(second), strict=True)
-        for head, a, b in taps:
+        return self.between(self.features(first), self.features(second))
+
+    def between(self, first: list[Tensor], second: list[Tensor]) -> Tensor:
+        """The B distances of two sets of `features`, so that a reference's features need computing only once."""
+        total = torch.zeros(len(first[0]), device=first[0].device)
+        for head, a, b in zip(self.heads, first, second, strict=True):
             total = total + ((a - b).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
         return total
