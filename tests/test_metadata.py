@@ -4,7 +4,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,6 +19,7 @@ def block(orientation: int, order: str) -> bytes:
     return mark + struct.pack(order + "IH", 8, 2) + entries + struct.pack(order + "I", 0) + b"MAKER NOTE"
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8), st.sampled_from("<>"), st.booleans())
 def test_only_the_orientation_changes(orientation: int, order: str, header: bool) -> None:
     exif = (b"Exif\0\0" if header else b"") + block(orientation, order)
@@ -29,6 +30,7 @@ def test_only_the_orientation_changes(orientation: int, order: str, header: bool
     assert changed.endswith(b"MAKER NOTE")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_are_survived(data: bytes) -> None:
     for exif in (data, b"Exif\0\0" + data, b"Exif\0\0MM\0*" + data, b"II*\0" + data):

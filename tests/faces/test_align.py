@@ -24,6 +24,7 @@ def test_template_keeps_pixel_centres() -> None:
     np.testing.assert_allclose(whole, align.FFHQ_TEMPLATE_512)
 
 
+@settings(deadline=None)
 @given(angles, scales, shifts, shifts)
 def test_similarity_is_recovered_exactly(angle: float, scale: float, x: float, y: float) -> None:
     matrix = similarity(angle, scale, x, y)
@@ -33,6 +34,7 @@ def test_similarity_is_recovered_exactly(angle: float, scale: float, x: float, y
     assert align.similarity_scale(found) == pytest.approx(scale)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(shifts, shifts), min_size=5, max_size=5))
 def test_least_squares_cannot_be_improved(values: Any) -> None:
     points, template = np.array(values), align.ffhq_template(256)
@@ -60,6 +62,7 @@ def test_useless_points_are_refused(points: Any) -> None:
         align.estimate_similarity(points, align.ffhq_template(256))
 
 
+@settings(deadline=None)
 @given(angles, scales, shifts, shifts)
 def test_inverse_takes_points_back(angle: float, scale: float, x: float, y: float) -> None:
     matrix = similarity(angle, scale, x, y)
@@ -68,6 +71,7 @@ def test_inverse_takes_points_back(angle: float, scale: float, x: float, y: floa
     np.testing.assert_allclose(back, points, atol=1e-6)
 
 
+@settings(deadline=None)
 @given(angles, scales, st.sampled_from([2, 4]))
 def test_rescaled_matrix_agrees_with_rescaled_points(angle: float, scale: float, factor: int) -> None:
     matrix = similarity(angle, scale, 3.0, -2.0)

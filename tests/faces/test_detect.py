@@ -3,7 +3,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrestore.errors import InvalidInputError
@@ -87,6 +87,7 @@ def test_thresholds_are_checked() -> None:
         detect.FaceDetector(threshold=1.5)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 30_000), st.integers(1, 30_000))
 def test_passes_cover_small_and_large_faces(width: int, height: int) -> None:
     scales = detect.pass_scales(width, height)
@@ -95,6 +96,7 @@ def test_passes_cover_small_and_large_faces(width: int, height: int) -> None:
     assert width * height * max(s for s in scales if s <= 1) ** 2 <= detect.LARGEST * 1.001
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60_000))
 def test_tiles_cover_everything_and_overlap(length: int) -> None:
     spans = detect._spans(length)

@@ -4,7 +4,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefrestore.errors import InvalidInputError
@@ -65,6 +65,7 @@ def head(yaw: float) -> Any:
     return np.stack([x, points[:, 1]], axis=1)
 
 
+@settings(deadline=None)
 @given(st.floats(0, 80), st.floats(-np.pi, np.pi), st.floats(0.1, 10))
 def test_yaw_is_estimated_whatever_the_tilt_and_the_size(yaw: float, tilt: float, scale: float) -> None:
     turn = np.array([[np.cos(tilt), np.sin(tilt)], [-np.sin(tilt), np.cos(tilt)]])
