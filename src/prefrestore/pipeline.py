@@ -66,7 +66,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         start: str = "lq_latent",
         noise_scale: float = 0.3,
         residual_std: float | None = None,
-        num_inference_steps: int = 4,
+        num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
         fidelity: float = 0.0,
         answer_position: int | None = None,

@@ -52,8 +52,8 @@ class Config:
         query_dropout: share of samples whose queries alone are zeroed, so that the model also works without them.
         time_exponent: t = u ** time_exponent with u uniform. 1 is the paper's; below 1 more steps are spent near
             t = 1, where the LQ latent says least: a sampler of few steps lives there.
-        perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image.
-        perceptual_share: share of each batch that is decoded for it; decoding costs as much as the denoiser.
+        perceptual_weight: weight of LPIPS between the decoded one-step estimate and the clean image.
+        perceptual_share: share of each batch that is decoded for it, at t = 1: what one step of the sampler shows.
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
@@ -68,8 +68,8 @@ class Config:
     condition_dropout: float = 0.1
     query_dropout: float = 0.1
     time_exponent: float = 0.5
-    perceptual_weight: float = 0.5
-    perceptual_share: float = 0.4
+    perceptual_weight: float = 0.7
+    perceptual_share: float = 0.6
     start_from: Path | None = None
     seed: int = 0
     mixed_precision: str = "bf16"
@@ -80,7 +80,7 @@ class Config:
 
 
 class FlowObjective(nn.Module):
-    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus LPIPS of the clean estimate."""
+    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus LPIPS of the one-step estimate."""
 
     def __init__(
         self,
@@ -112,6 +112,8 @@ class FlowObjective(nn.Module):
         """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
         count, device = len(lq_latents), lq_latents.device
         t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4) ** self.time_exponent
+        decoded = slice(0, max(1, round(count * self.perceptual_share)) if self.perceptual is not None else 0)
+        t[decoded] = 1.0
         noise = torch.randn(clean_latents.shape, generator=generator, device=device)
         drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
         keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
@@ -126,9 +128,8 @@ class FlowObjective(nn.Module):
         losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
         total = losses["flow"]
         if self.perceptual is not None and self.decode is not None:
-            some = slice(0, max(1, round(count * self.perceptual_share)))
-            images = self.decode(flow.clean_estimate(x_t[some], velocity[some], t[some])).float()
-            losses["lpips"] = self.perceptual(images, targets[some]).mean()
+            images = self.decode(flow.clean_estimate(x_t[decoded], velocity[decoded], t[decoded])).float()
+            losses["lpips"] = self.perceptual(images, targets[decoded]).mean()
             total = total + self.perceptual_weight * losses["lpips"]
         return losses | {"loss": total}
 
