@@ -195,7 +195,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     options = parse()
-    console = Console()
+    # A table written to a file or a log must not be folded to the 80 columns assumed there.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
     try:
         (look if options.real else measure)(options, console)
     except PrefRestoreError as error:

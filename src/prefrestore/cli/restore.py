@@ -128,10 +128,15 @@ def load_pipeline(preset: str, model: Path | None, device: str, dtype: str) -> A
     """The preset's pipeline, or the one in the folder `model`, on `device`; raises WeightsError,
     InvalidInputError.
     """
+    import diffusers
     import torch
+    import transformers
 
     from prefrestore.presets import load_preset_pipeline
 
+    # Loading takes a second; two libraries' bars about it would drown what the user asked for.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
     pipeline = load_preset_pipeline(preset, folder=model, dtype=getattr(torch, dtype)).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

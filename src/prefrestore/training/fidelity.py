@@ -61,10 +61,10 @@ class Config:
     output_dir: Path
     preset: str = "compact"
     degradation: str = "training"
-    steps: int = 2000
+    steps: int = 780
     batch_size: int = 16
     learning_rate: float = 5e-4
-    pairs: int = 12000
+    pairs: int = 5120
     condition_dropout: float = 0.1
     query_dropout: float = 0.1
     time_exponent: float = 0.5

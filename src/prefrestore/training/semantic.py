@@ -59,9 +59,9 @@ class Config:
     copy_share: float = 0.2
     flow_weight: float = 1.0
     validation_faces: int = 96
-    steps: int = 1200
+    steps: int = 380
     batch_size: int = 32
-    learning_rate: float = 1e-3
+    learning_rate: float = 1.5e-3
     seed: int = 0
     mixed_precision: str = "bf16"
     num_workers: int = 0

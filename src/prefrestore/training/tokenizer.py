@@ -53,7 +53,7 @@ class Config:
     points_weight: float = 2.0
     commitment_weight: float = 0.2
     entropy_weight: float = 0.02
-    steps: int = 1200
+    steps: int = 700
     batch_size: int = 32
     learning_rate: float = 6e-4
     seed: int = 0
