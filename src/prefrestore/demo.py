@@ -6,7 +6,7 @@ The photo is scikit-image's ``astronaut``: Eileen Collins, NASA, public domain.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from prefrestore.degrade import DegradationRange
+    from prefrestore.plan import Task
 
 SEED = 7
 
@@ -57,13 +58,15 @@ def main(
     write_example(example.source)
     plan = make_plan(photos or [], output / "photos", kept_suffixes=WRITABLE_SUFFIXES)
     tasks = [example, *plan.tasks]
-    restorer = PhotoRestorer(load_pipeline(preset, None, "cpu", "float32"), RestoreOptions(), compare=True)
-    well = report(run_tasks(tasks, restorer), len(tasks), [sentence for _, sentence in plan.failed])
+    pipeline = load_pipeline(preset, None, "cpu", "float32")
+    # The example's face is smaller than the model's: at twice the size, all that the model draws can be seen.
+    twice = PhotoRestorer(pipeline, RestoreOptions(scale=2))
+    as_it_is = PhotoRestorer(pipeline, RestoreOptions(), compare=True)
+    outcomes = run_tasks(tasks, lambda task: (twice if task is example else as_it_is)(task))
+    well = report(outcomes, len(tasks), [sentence for _, sentence in plan.failed])
     if example.record.is_file():
         show(example, output / "compare.png")
-        typer.echo(
-            f"look at {output / 'compare.png'}: before on the left, after on the right, the face below"
-        )
+        typer.echo(f"look at {output / 'compare.png'}: before on the left, after on the right, the face below")
     for task in plan.tasks:
         if task.compare.is_file():
             typer.echo(f"look at {task.compare}")
@@ -89,26 +92,28 @@ def write_example(path: Path) -> None:
     write_photo(as_photo(pair.lq), path)
 
 
-def show(example: Any, path: Path) -> None:
-    """Before and after beside each other, whole above, the face below at three times its size."""
+def show(example: Task, path: Path) -> None:
+    """Before and after beside each other: the whole pictures at the size of before, and below the face, enlarged."""
     import json
 
+    import cv2
     import numpy as np
 
     from prefrestore.imageio import as_photo, read_photo, write_photo
 
-    (face, *_) = json.loads(example.record.read_text())["faces"]
+    record = json.loads(example.record.read_text())
+    width, height = record["input"]["size"]
     columns = []
     for picture in (example.source, example.output):
         pixels = read_photo(picture).rgb8()
-        columns.append(np.vstack([pixels, zoomed(pixels, face["box"], pixels.shape[1])]))
+        box = [value * pixels.shape[1] / width for value in record["faces"][0]["box"]]
+        whole = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
+        columns.append(np.vstack([whole, zoomed(pixels, (box[0], box[1], box[2], box[3]), width)]))
     gap = np.full((len(columns[0]), 8, 3), 255, np.uint8)
     write_photo(as_photo(np.hstack([columns[0], gap, columns[1]])), path)
 
 
-def zoomed(
-    picture: NDArray[np.uint8], box: tuple[float, float, float, float], side: int
-) -> NDArray[np.uint8]:
+def zoomed(picture: NDArray[np.uint8], box: tuple[float, float, float, float], side: int) -> NDArray[np.uint8]:
     """The square around a face (x, y, width, height in px), half as large again, as `side` x `side` px.
 
     It is moved, and shrunk if need be, to lie inside the picture (H x W x 3).

@@ -22,8 +22,8 @@ def test_the_demo_writes_its_pictures_and_says_where(tmp_path: Path) -> None:
     assert f"look at {tmp_path / 'demo' / 'compare.png'}" in ran.stdout
     assert f"look at {tmp_path / 'demo' / 'photos' / 'mine_compare.png'}" in ran.stdout
     with Image.open(tmp_path / "demo/before.png") as before, Image.open(tmp_path / "demo/after.png") as after:
-        assert before.size == after.size == (512, 512)
-        assert (np.asarray(before) != np.asarray(after)).any()
+        assert before.size == (512, 512) and after.size == (1024, 1024)
+        assert (np.asarray(before.resize(after.size)) != np.asarray(after)).any()
     with Image.open(tmp_path / "demo/compare.png") as both:
         assert both.size == (2 * 512 + 8, 1024)
 
