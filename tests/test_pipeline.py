@@ -148,6 +148,7 @@ def test_saved_and_loaded_it_is_the_same(
     write_hashes(tmp_path)
     loaded = load_preset_pipeline("tiny", folder=tmp_path)
     assert loaded.config.preset == "tiny"
+    assert "transformer/diffusion_pytorch_model.safetensors" in loaded.weight_hashes
     assert np.array_equal(restore(loaded, faces, 0, 1, 2), restore(pipeline, faces, 0, 1, 2))
 
 

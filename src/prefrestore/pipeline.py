@@ -73,6 +73,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         preset: str = "compact",
     ) -> None:
         super().__init__()
+        # sha256 of the files that the components came from; whoever loads and checks them fills it in.
+        self.weight_hashes: dict[str, str] = {}
         self.register_modules(
             image_tokenizer=image_tokenizer,
             text_tokenizer=text_tokenizer,

@@ -99,5 +99,7 @@ def load_preset_pipeline(
         pipeline = random_pipeline(preset)
         return pipeline if dtype == torch.float32 else pipeline.to(dtype)
     path = bundled_folder(name) if folder is None else Path(folder)
-    verify(path)
-    return PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
+    hashes = verify(path)
+    pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
+    pipeline.weight_hashes = {name: value for name, value in hashes.items() if name.endswith(".safetensors")}
+    return pipeline
