@@ -73,7 +73,9 @@ def restore_photo(
     _check_numbers(options, len(faces), name)
 
     crops = [_crop(photo.pixels, matrix, size) for matrix in matrices]
-    facts = [_facts(face, matrix, _uint8(crop)) for face, matrix, crop in zip(faces, matrices, crops, strict=True)]
+    facts = [
+        _facts(face, matrix, _uint8(_coded(crop))) for face, matrix, crop in zip(faces, matrices, crops, strict=True)
+    ]
     reasons = [
         reason_to_skip(fact, index=index, chosen=options.faces, min_face=options.min_face, max_yaw=options.max_yaw)
         for index, fact in enumerate(facts)
@@ -84,7 +86,7 @@ def restore_photo(
     records, patches = [], []
     mask = blend.face_mask(size)
     for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
-        before = _uint8(crops[index])
+        before = _uint8(_coded(crops[index]))
         record = FaceRecord(
             index=index,
             box=face.box,
@@ -98,8 +100,9 @@ def restore_photo(
             before=before,
         )
         if index in restored:
-            drawn = tone.apply(restored[index]) if tone else restored[index]
-            drawn = blend.colour_match(drawn, crops[index])
+            drawn = restored.pop(index)
+            drawn = tone.apply(drawn) if tone else drawn
+            drawn = blend.colour_match(drawn, _coded(crops[index]))
             after = _uint8(drawn)
             points = align.transform_points(matrix, face.points)
             similarity = cosine(embedder.embed(before, points), embedder.embed(after, points))
@@ -140,11 +143,15 @@ def _check_numbers(options: RestoreOptions, found: int, name: str) -> None:
         raise InvalidInputError(f"{name} has {found} faces, but {len(prompts)} prompts were given")
 
 
-def _crop(pixels: NDArray[Any], matrix: NDArray[np.float64], size: int) -> blend.Float32:
-    """The aligned crop as S x S x 3 coded values in 0..1."""
+def _crop(pixels: NDArray[Any], matrix: NDArray[np.float64], size: int) -> NDArray[Any]:
+    """The aligned crop, S x S x 3 in the photo's type."""
     crop = align.crop_face(pixels, matrix, size)
-    values = crop.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
-    return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values
+    return np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
+
+
+def _coded(crop: NDArray[Any]) -> blend.Float32:
+    """Integer pixels as coded values in 0..1; as floats all faces of a large group would take a gigabyte."""
+    return crop.astype(np.float32) / np.float32(np.iinfo(crop.dtype).max)
 
 
 def _facts(face: Face, matrix: NDArray[np.float64], crop: NDArray[np.uint8]) -> FaceFacts:
@@ -157,7 +164,7 @@ def _facts(face: Face, matrix: NDArray[np.float64], crop: NDArray[np.uint8]) -> 
 
 
 def _run(
-    pipeline: Any, crops: Sequence[blend.Float32], wanted: Sequence[int], options: RestoreOptions
+    pipeline: Any, crops: Sequence[NDArray[Any]], wanted: Sequence[int], options: RestoreOptions
 ) -> dict[int, blend.Float32]:
     """The pipeline on the wanted crops, in batches: number of the face -> S x S x 3 in 0..1."""
     named = {
@@ -173,7 +180,7 @@ def _run(
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[index] for index in batch]
         images = pipeline(
-            [crops[index] for index in batch],
+            [_coded(crops[index]) for index in batch],
             prompt=prompt,
             generator=[face_generator(options.seed, index) for index in batch],
             output_type="np",
