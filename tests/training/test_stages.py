@@ -45,6 +45,7 @@ def test_the_recipe_makes_a_pipeline_that_restores(workshop: tuple[Path, Path, P
     face = np.full((64, 64, 3), 128, np.uint8)
     restored = pipeline(face, generator=torch.Generator().manual_seed(0), output_type="np").images
     assert restored.shape == (1, 64, 64, 3) and np.isfinite(restored).all()
+    assert not [file for file in workshop[2].glob("*/config.json") if str(workshop[1]) in file.read_text()]
     for stage in ("autoencoder", "encoder", "tokenizer", "semantic", "fidelity"):
         run = workshop[1] / "runs" / stage
         assert list((run / "samples").glob("*.png")), stage

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -51,6 +52,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     beside = config.destination.with_name(config.destination.name + ".part")
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(beside)
+    forget_origins(beside)
     write_hashes(beside)
     if config.destination.exists():
         shutil.rmtree(config.destination)
@@ -65,6 +67,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     log(f"{sum(sizes.values()) / 1e6:7.2f} MB  together")
     mean, most = difference.mean(), difference.max()
     log(f"half against full precision on {len(lq)} faces: mean {mean:.4f}/255, max {most:.2f}/255")
+
+
+def forget_origins(folder: Path) -> None:
+    """Take out of every component's configuration the path that it was loaded from: it means nothing elsewhere."""
+    for file in folder.glob("*/config.json"):
+        values = json.loads(file.read_text())
+        values.pop("_name_or_path", None)
+        file.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
 
 
 def restore(pipeline: object, faces: np.ndarray, seed: int) -> np.ndarray:
