@@ -53,9 +53,7 @@ def test_outcomes_come_in_the_order_of_the_tasks(tmp_path: Path, jobs: int) -> N
         (ZeroDivisionError("by\nzero"), "unexpected ZeroDivisionError: by zero"),
     ],
 )
-def test_a_failure_is_told_and_stops_nothing(
-    tmp_path: Path, jobs: int, error: Exception, sentence: str
-) -> None:
+def test_a_failure_is_told_and_stops_nothing(tmp_path: Path, jobs: int, error: Exception, sentence: str) -> None:
     made = list(run_tasks(tasks(tmp_path, 4), failing(error), jobs=jobs))
     assert count(made) == {"restored": 3, "failed": 1}
     assert made[1].is_problem and sentence in made[1].message and "1.png" in made[1].message

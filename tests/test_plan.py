@@ -65,9 +65,7 @@ def test_a_name_with_brackets_is_a_file_first(tmp_path: Path) -> None:
 def test_one_picture_named_twice_is_done_once(tmp_path: Path) -> None:
     touch(tmp_path / "in/a.png")
     (tmp_path / "link.png").symlink_to(tmp_path / "in/a.png")
-    made = plan(
-        tmp_path, tmp_path / "in/a.png", tmp_path / "in", str(tmp_path / "in/*.png"), tmp_path / "link.png"
-    )
+    made = plan(tmp_path, tmp_path / "in/a.png", tmp_path / "in", str(tmp_path / "in/*.png"), tmp_path / "link.png")
     assert outputs(tmp_path, made) == ["a.png"]
 
 

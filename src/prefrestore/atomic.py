@@ -22,9 +22,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:64]}.", suffix=f".part{path.suffix}", dir=path.parent
-        )
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=f".part{path.suffix}", dir=path.parent)
         os.close(handle)
         part = Path(name)
         # mkstemp makes the file private; the finished one gets the rights that a plain open() would have

@@ -69,8 +69,7 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
     found, failed = _find(inputs, output)
     kept = frozenset(kept_suffixes)
     natural = [
-        output / (place if place.suffix.lower() in kept else place.with_name(f"{place.stem}.png"))
-        for _, place in found
+        output / (place if place.suffix.lower() in kept else place.with_name(f"{place.stem}.png")) for _, place in found
     ]
     # Every name that some picture has of itself is taken before a second picture of one name gets a number.
     taken = {_key(path) for path in natural}
@@ -101,9 +100,7 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
     return Plan(tasks=tuple(tasks), failed=tuple(failed))
 
 
-def _find(
-    inputs: Sequence[str | Path], output: Path
-) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+def _find(inputs: Sequence[str | Path], output: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
     """(source, place relative to the output) of every picture once, and what could not be used."""
     found: dict[str, tuple[Path, Path]] = {}
     failed: list[tuple[str, str]] = []

@@ -210,8 +210,7 @@ def test_the_shared_layout(shared_data: Path, tmp_path: Path) -> None:
         for path in sorted((shared_data / "faces" / split).iterdir())[:8]:
             (tmp_path / "faces" / split / path.name).symlink_to(path)
     train, val, drawn = (
-        load_face_set(tmp_path, split, size=32, cache_dir=tmp_path / "cache")
-        for split in ("train", "val", "synthetic")
+        load_face_set(tmp_path, split, size=32, cache_dir=tmp_path / "cache") for split in ("train", "val", "synthetic")
     )
     check_disjoint(train, val)
     assert all(train.captions) and all(val.captions) and not any(drawn.captions)

@@ -67,9 +67,7 @@ def test_the_folder_remembers_its_settings(tmp_path: Path) -> None:
         synthesize_faces(tmp_path, 2, SynthesisConfig(seed=1), generator=Painter())  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"psi": (0.9, 0.5)}, {"psi": (0, 3)}, {"size": 0}, {"size": 2048}]
-)
+@pytest.mark.parametrize("wrong", [{"seed": -1}, {"psi": (0.9, 0.5)}, {"psi": (0, 3)}, {"size": 0}, {"size": 2048}])
 def test_wrong_settings(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         SynthesisConfig(**wrong)

@@ -8,9 +8,7 @@ from prefrestore.degrade.folder import degrade_folder, file_seed, list_images, w
 from prefrestore.errors import ImageWriteError, InvalidInputError
 
 
-def store(
-    path: Path, size: tuple[int, int] = (24, 20), seed: int = 0, mode: str = "RGB", **options: object
-) -> None:
+def store(path: Path, size: tuple[int, int] = (24, 20), seed: int = 0, mode: str = "RGB", **options: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).convert(mode).save(path, **options)

@@ -60,9 +60,7 @@ def test_grey_is_luminance() -> None:
 def test_ink_and_paper_are_where_black_and_white_go() -> None:
     ends = np.array([[[0, 0, 0], [255, 255, 255]]], np.uint8)
     assert apply_tone(ends, SEPIA).tolist() == [[[40, 30, 20], [240, 220, 180]]]
-    assert apply_tone(ends, replace(SEPIA, gamma=1.7, contrast=2.0)).tolist() == [
-        [[40, 30, 20], [240, 220, 180]]
-    ]
+    assert apply_tone(ends, replace(SEPIA, gamma=1.7, contrast=2.0)).tolist() == [[[40, 30, 20], [240, 220, 180]]]
 
 
 def test_gamma_and_contrast_are_known_curves() -> None:

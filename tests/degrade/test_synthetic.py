@@ -56,9 +56,7 @@ def test_a_known_gaussian_kernel() -> None:
     angle=st.floats(0, np.pi),
 )
 @settings(max_examples=40, deadline=None)
-def test_kernels_sum_to_one_and_are_symmetric(
-    half: int, sigma_x: float, sigma_y: float, angle: float
-) -> None:
+def test_kernels_sum_to_one_and_are_symmetric(half: int, sigma_x: float, sigma_y: float, angle: float) -> None:
     kernel = blur_kernel(2 * half + 1, sigma_x, sigma_y, angle)
     assert kernel.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(kernel, kernel[::-1, ::-1], atol=1e-6)
@@ -189,9 +187,7 @@ def test_the_steps_are_taken_in_order() -> None:
     preset=st.sampled_from(sorted(PRESETS)),
 )
 @settings(max_examples=60, deadline=None)
-def test_any_size_any_preset_and_the_same_seed_the_same_bytes(
-    height: int, width: int, seed: int, preset: str
-) -> None:
+def test_any_size_any_preset_and_the_same_seed_the_same_bytes(height: int, width: int, seed: int, preset: str) -> None:
     image = picture(height, width, seed % 1000)
     before = image.copy()
     first = degrade(image, preset, np.random.default_rng(seed))
@@ -230,9 +226,7 @@ def test_what_is_no_picture_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize(("level", "expected"), [("mild", 26.07), ("severe", 22.00)])
-def test_the_bench_presets_are_as_hard_as_the_benchmark(
-    shared_data: Path, level: str, expected: float
-) -> None:
+def test_the_bench_presets_are_as_hard_as_the_benchmark(shared_data: Path, level: str, expected: float) -> None:
     # The expected PSNR is that of all 166 benchmark inputs; 83 new draws differ from it by chance, about 0.3
     # dB.
     files = sorted((shared_data / "bench" / "gt").glob("*.png"))[::4]

@@ -94,9 +94,7 @@ def test_save_and_load(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> No
 
 
 def test_training_it_twice_gives_the_same_ids() -> None:
-    twice = [
-        train_text_tokenizer(CAPTIONS, text_vocabulary=300, codebook_size=4, max_length=64) for _ in range(2)
-    ]
+    twice = [train_text_tokenizer(CAPTIONS, text_vocabulary=300, codebook_size=4, max_length=64) for _ in range(2)]
     assert twice[0].get_vocab() == twice[1].get_vocab()
 
 

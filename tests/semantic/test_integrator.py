@@ -71,9 +71,7 @@ def test_a_batch_gives_what_each_face_gives_alone(
         model, build_chats(tokenizer, given, CAPTIONS, answer_position=answer_position), vocabulary, COUNT
     )
     for row in range(3):
-        chat = build_chats(
-            tokenizer, given[row : row + 1], CAPTIONS[row : row + 1], answer_position=answer_position
-        )
+        chat = build_chats(tokenizer, given[row : row + 1], CAPTIONS[row : row + 1], answer_position=answer_position)
         alone = write_tokens(model, chat, vocabulary, COUNT)
         assert torch.equal(alone.tokens[0], together.tokens[row])
         assert torch.allclose(alone.queries[0], together.queries[row], atol=1e-4)
@@ -92,9 +90,7 @@ def test_teacher_forcing_sees_the_same_states_and_rates_its_own_tokens_right(
 
 
 @torch.no_grad()
-def test_the_loss_is_the_next_token_cross_entropy(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_the_loss_is_the_next_token_cross_entropy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = ImageVocabulary.of(tokenizer)
     given, truth = tokens_of(4, 1), tokens_of(5, 1)
     chat = build_chats(tokenizer, given)
@@ -106,9 +102,7 @@ def test_the_loss_is_the_next_token_cross_entropy(
     assert torch.allclose(forced.image_loss[0], torch.stack(by_hand[:-1]), atol=1e-4)
 
 
-def test_padding_and_the_future_carry_no_gradient(
-    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
-) -> None:
+def test_padding_and_the_future_carry_no_gradient(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
     vocabulary = ImageVocabulary.of(tokenizer)
     chats = build_chats(tokenizer, tokens_of(6), CAPTIONS)
     first = teacher_forced(model, chats, tokens_of(7), vocabulary)

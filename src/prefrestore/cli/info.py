@@ -25,9 +25,7 @@ LICENCES = (
 
 
 def info(
-    model: Annotated[
-        Path | None, typer.Option(help="Also list and check the weights of this pipeline folder.")
-    ] = None,
+    model: Annotated[Path | None, typer.Option(help="Also list and check the weights of this pipeline folder.")] = None,
 ) -> None:
     """Show presets, weights with their hashes, licences, versions and devices."""
     from rich.console import Console

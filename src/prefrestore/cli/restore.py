@@ -40,13 +40,9 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 def restore(
-    inputs: Annotated[
-        list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")
-    ],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")],
-    aligned: Annotated[
-        bool, typer.Option("--aligned", help="Each input is one aligned square face.")
-    ] = False,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Each input is one aligned square face.")] = False,
     faces: Annotated[
         str | None, typer.Option(metavar="0,2", help="Restore only these faces, counted from the left.")
     ] = None,
@@ -73,9 +69,7 @@ def restore(
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out photos that have their output and record.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only find faces and say what would be written.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only find faces and say what would be written.")] = False,
 ) -> None:
     """Restore the faces in photos.
 

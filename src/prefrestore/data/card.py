@@ -71,9 +71,7 @@ def card(root: Path) -> str:
             rows = list(csv.DictReader(opened))
         lines = source_table(rows)
         if captions.is_file():
-            entries = [
-                json.loads(line) for line in captions.read_text(encoding="utf-8").splitlines() if line.strip()
-            ]
+            entries = [json.loads(line) for line in captions.read_text(encoding="utf-8").splitlines() if line.strip()]
             lines += ["", *attribute_table(rows, entries)]
     except (OSError, ValueError, KeyError) as error:
         raise InvalidInputError(f"{root} cannot be counted: {type(error).__name__} {error}") from error

@@ -221,9 +221,7 @@ def read_face(path: Path, size: int) -> npt.NDArray[np.uint8]:
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageReadError(f"cannot read {path}: {error}") from error
     if pixels.shape[0] != pixels.shape[1]:
-        raise InvalidInputError(
-            f"{path} is {pixels.shape[1]}x{pixels.shape[0]} px; an aligned face is square"
-        )
+        raise InvalidInputError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} px; an aligned face is square")
     if pixels.shape[0] != size:
         method = cv2.INTER_AREA if pixels.shape[0] > size else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (size, size), interpolation=method))

@@ -77,9 +77,7 @@ def degrade_folder(
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in files}
     twins = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
     if twins:
-        raise InvalidInputError(
-            f"{source} holds several pictures named {twins[0]}, their pairs would collide"
-        )
+        raise InvalidInputError(f"{source} holds several pictures named {twins[0]}, their pairs would collide")
     done: list[str] = []
     skipped: list[str] = []
     failed: list[tuple[Path, str]] = []
@@ -108,9 +106,7 @@ def write_png(path: Path, image: Image) -> None:
     """uint8 H,W,3 RGB to `path`, whole or not at all; ImageWriteError names the file."""
     done, code = cv2.imencode(".png", image[..., ::-1])
     if not done:
-        raise ImageWriteError(
-            f"cannot write {path}: {image.shape[1]}x{image.shape[0]} px do not fit into PNG"
-        )
+        raise ImageWriteError(f"cannot write {path}: {image.shape[1]}x{image.shape[0]} px do not fit into PNG")
     with written_beside(path) as part:
         part.write_bytes(code.tobytes())
 

@@ -204,15 +204,11 @@ def _shift(image: FloatImage, amount: FloatImage) -> FloatImage:
     return _float(np.clip(image + amount[..., None], 0, 255))
 
 
-def _smooth_noise(
-    height: int, width: int, sigma: float, rng: np.random.Generator, stretch: float = 1.0
-) -> FloatImage:
+def _smooth_noise(height: int, width: int, sigma: float, rng: np.random.Generator, stretch: float = 1.0) -> FloatImage:
     """Unit-variance noise with blobs of `sigma` px (`stretch` times longer sideways)."""
     noise = rng.standard_normal((height, width), dtype=np.float32)
     if sigma > 0.3:
-        noise = cv2.GaussianBlur(
-            noise, (0, 0), sigmaX=sigma * stretch, sigmaY=sigma, borderType=cv2.BORDER_REFLECT_101
-        )
+        noise = cv2.GaussianBlur(noise, (0, 0), sigmaX=sigma * stretch, sigmaY=sigma, borderType=cv2.BORDER_REFLECT_101)
         noise = noise / max(1e-6, float(noise.std()))
     return _float(noise)
 
@@ -236,9 +232,7 @@ def _cover(image: FloatImage, mask: FloatImage, colour: FloatImage) -> FloatImag
 def _soften(mask: npt.NDArray[np.uint8], sigma: float) -> FloatImage:
     # One channel of float32 in [0,1]; a hair line is thinner than a pixel, so its edge is soft.
     return _float(
-        cv2.GaussianBlur(
-            mask.astype(np.float32) / 255, (0, 0), max(0.3, sigma), borderType=cv2.BORDER_REFLECT_101
-        )
+        cv2.GaussianBlur(mask.astype(np.float32) / 255, (0, 0), max(0.3, sigma), borderType=cv2.BORDER_REFLECT_101)
     )
 
 

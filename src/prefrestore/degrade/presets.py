@@ -67,15 +67,11 @@ class DegradationRange:
         }
         for field, (low, high, least, most) in bounds.items():
             if not least <= low <= high <= most or not math.isfinite(high):
-                raise InvalidInputError(
-                    f"degradation '{self.name}': {field} {low}..{high} is outside {least}..{most}"
-                )
+                raise InvalidInputError(f"degradation '{self.name}': {field} {low}..{high} is outside {least}..{most}")
         if self.kernel_size % 2 == 0:
             raise InvalidInputError(f"degradation '{self.name}': kernel_size {self.kernel_size} is even")
         if self.spread not in ("uniform", "log"):
-            raise InvalidInputError(
-                f"degradation '{self.name}': spread '{self.spread}' is neither uniform nor log"
-            )
+            raise InvalidInputError(f"degradation '{self.name}': spread '{self.spread}' is neither uniform nor log")
 
     def scaled(self, size: int) -> DegradationRange:
         """The same range for an image whose shorter side is `size` px; lengths are multiplied by size /
@@ -102,15 +98,11 @@ class DegradationMixture:
     def __post_init__(self) -> None:
         weights = [weight for weight, _ in self.parts]
         if not weights or min(weights) < 0 or not math.isclose(sum(weights), 1.0, abs_tol=1e-6):
-            raise InvalidInputError(
-                f"degradation mixture '{self.name}': the weights {weights} do not sum to 1"
-            )
+            raise InvalidInputError(f"degradation mixture '{self.name}': the weights {weights} do not sum to 1")
 
     def draw(self, rng: np.random.Generator) -> DegradationRange:
         """One of the ranges."""
-        index = int(
-            np.searchsorted(np.cumsum([weight for weight, _ in self.parts]), rng.random(), side="right")
-        )
+        index = int(np.searchsorted(np.cumsum([weight for weight, _ in self.parts]), rng.random(), side="right"))
         return self.parts[min(index, len(self.parts) - 1)][1]
 
 

@@ -54,9 +54,7 @@ def blur_kernel(size: int, sigma_x: float, sigma_y: float, angle: float = 0.0) -
     sigma <= 0.
     """
     if size < 1 or size % 2 == 0 or sigma_x <= 0 or sigma_y <= 0:
-        raise InvalidInputError(
-            f"a blur kernel of size {size} with sigma {sigma_x}, {sigma_y} does not exist"
-        )
+        raise InvalidInputError(f"a blur kernel of size {size} with sigma {sigma_x}, {sigma_y} does not exist")
     grid = np.arange(size, dtype=np.float64) - size // 2
     cos, sin = np.cos(angle), np.sin(angle)
     along = (grid[None, :] * cos + grid[:, None] * sin) / sigma_x
@@ -97,14 +95,10 @@ def downsample(image: FloatImage, factor: float, *, scanned: bool = False) -> Fl
     if factor < 1:
         raise InvalidInputError(f"a downsampling factor of {factor} enlarges")
     height, width = image.shape[:2]
-    return _float(
-        resize(image, max(1, round(width / factor)), max(1, round(height / factor)), scanned=scanned)
-    )
+    return _float(resize(image, max(1, round(width / factor)), max(1, round(height / factor)), scanned=scanned))
 
 
-def add_noise(
-    image: FloatImage, sigma: float, rng: np.random.Generator, *, monochrome: bool = False
-) -> FloatImage:
+def add_noise(image: FloatImage, sigma: float, rng: np.random.Generator, *, monochrome: bool = False) -> FloatImage:
     """White Gaussian noise of `sigma` grey levels; `monochrome` gives the three channels the same noise."""
     if sigma <= 0:
         return image
@@ -121,9 +115,7 @@ def jpeg(image: Image, quality: int) -> Image:
         raise InvalidInputError(f"an image of {image.shape[1]}x{image.shape[0]} px cannot be stored as JPEG")
     decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
     if decoded is None:
-        raise InvalidInputError(
-            f"the JPEG of an image of {image.shape[1]}x{image.shape[0]} px cannot be read back"
-        )
+        raise InvalidInputError(f"the JPEG of an image of {image.shape[1]}x{image.shape[0]} px cannot be read back")
     return np.ascontiguousarray(decoded[..., ::-1]).astype(np.uint8, copy=False)
 
 
@@ -175,9 +167,7 @@ def apply_parameters(hq: Image, parameters: DegradationParameters, rng: np.rando
     return DegradedPair(lq=resize(stored, width, height), target=np.array(target), parameters=parameters)
 
 
-def degrade(
-    hq: Image, preset: str | DegradationRange | DegradationMixture, rng: np.random.Generator
-) -> DegradedPair:
+def degrade(hq: Image, preset: str | DegradationRange | DegradationMixture, rng: np.random.Generator) -> DegradedPair:
     """A degraded face and its target from a sharp one.
 
     hq: uint8 H,W,3 RGB of any size; lengths scale with its shorter side. preset: a name of `presets.PRESETS`,
@@ -201,12 +191,6 @@ def _float(image: npt.NDArray[Any]) -> FloatImage:
 
 
 def _check(hq: npt.NDArray[Any]) -> None:
-    if (
-        not isinstance(hq, np.ndarray)
-        or hq.dtype != np.uint8
-        or hq.ndim != 3
-        or hq.shape[2] != 3
-        or 0 in hq.shape
-    ):
+    if not isinstance(hq, np.ndarray) or hq.dtype != np.uint8 or hq.ndim != 3 or hq.shape[2] != 3 or 0 in hq.shape:
         described = f"{hq.dtype} {hq.shape}" if isinstance(hq, np.ndarray) else type(hq).__name__
         raise InvalidInputError(f"degrade needs a uint8 H,W,3 RGB array, not {described}")

@@ -188,9 +188,7 @@ def build_chats(
         if answer_position is not None:
             before = len(ids) - answer_length
             if before > answer_position:
-                raise InvalidInputError(
-                    f"the prompt is {before - answer_position} tokens too long for this model"
-                )
+                raise InvalidInputError(f"the prompt is {before - answer_position} tokens too long for this model")
             counted[before:] += answer_position - before
         positions[row, length - len(ids) :] = counted
     return ChatInputs(input_ids, mask, positions)
@@ -218,6 +216,4 @@ def _refuse_forgery(tokenizer: PreTrainedTokenizerFast, reserved: frozenset[int]
     """A caption that spells a special token would forge turns or images."""
     forged = [token for token in _text_ids(tokenizer, caption) if token in reserved]
     if forged:
-        raise InvalidInputError(
-            f"the prompt contains {tokenizer.convert_ids_to_tokens(forged[0])}, which is reserved"
-        )
+        raise InvalidInputError(f"the prompt contains {tokenizer.convert_ids_to_tokens(forged[0])}, which is reserved")

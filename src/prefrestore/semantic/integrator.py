@@ -100,9 +100,7 @@ def _check_length(model: Qwen3ForCausalLM, chat: ChatInputs, num_tokens: int) ->
 
 
 @torch.no_grad()
-def write_tokens(
-    model: Qwen3ForCausalLM, chat: ChatInputs, vocabulary: ImageVocabulary, num_tokens: int
-) -> Written:
+def write_tokens(model: Qwen3ForCausalLM, chat: ChatInputs, vocabulary: ImageVocabulary, num_tokens: int) -> Written:
     """Greedy decoding of exactly ``num_tokens`` image tokens, and the hidden states on the way.
 
     Only image tokens can be written: logits are computed for their rows of the head alone.

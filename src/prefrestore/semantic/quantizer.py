@@ -46,9 +46,7 @@ class SimVQ(nn.Module):
         temperature: of the soft assignments whose batch mean should be even.
     """
 
-    def __init__(
-        self, codebook_size: int, code_dim: int, *, beta: float = 0.25, temperature: float = 0.05
-    ) -> None:
+    def __init__(self, codebook_size: int, code_dim: int, *, beta: float = 0.25, temperature: float = 0.05) -> None:
         super().__init__()
         self.embedding = nn.Embedding(codebook_size, code_dim)
         self.embedding.weight.requires_grad_(False)

@@ -76,9 +76,7 @@ class SemanticTokenizer(ModelMixin, ConfigMixin):
             raise InvalidInputError(f"an image of {image_size} px cannot be reduced by {reduction} evenly")
         self.grid = image_size // reduction
         if low_resolution % (2 * self.grid):
-            raise InvalidInputError(
-                f"a reconstruction of {low_resolution} px does not fit a grid of {self.grid}"
-            )
+            raise InvalidInputError(f"a reconstruction of {low_resolution} px does not fit a grid of {self.grid}")
         self.num_tokens = self.grid**2
         width = widths[-1]
 
