@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.training.images import grid, random_crops, to_signed
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
+from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(StageConfig):
     """``prefrestore train autoencoder``.
 
     Args:
@@ -36,21 +36,12 @@ class Config:
             the small errors of a sampler.
     """
 
-    data: tuple[Path, ...]
-    output_dir: Path
-    preset: str = "compact"
     steps: int = 1000
     batch_size: int = 16
     crop: int = 128
     learning_rate: float = 4e-4
     perceptual_weight: float = 0.0
     latent_noise: float = 0.03
-    seed: int = 0
-    mixed_precision: str = "bf16"
-    num_workers: int = 0
-    max_minutes: float | None = None
-    sample_every: int = 500
-    save_every: int = 200
 
 
 class AutoencoderObjective(nn.Module):
@@ -99,17 +90,8 @@ def train(
     log: Callable[[str], None] = print,
 ) -> Trainer:
     """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place."""
-    loop = LoopConfig(
-        output_dir=config.output_dir / "runs" / "autoencoder",
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        mixed_precision=config.mixed_precision,
-        num_workers=config.num_workers,
-        max_minutes=config.max_minutes,
-        sample_every=config.sample_every,
-        save_every=config.save_every,
+    loop = config.loop(
+        "autoencoder",
         weight_decay=0.0,
     )
     rng = np.random.default_rng(config.seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,8 +14,9 @@ from torch.nn import functional as F
 
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
+from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from prefrestore.texture.autoencoder import ResidualAutoencoder
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(StageConfig):
     """The encoder's half of ``prefrestore train fidelity``.
 
     Args:
@@ -34,19 +34,11 @@ class Config:
         degradation: a preset of `prefrestore.degrade`.
     """
 
-    data: tuple[Path, ...]
-    output_dir: Path
-    preset: str = "compact"
     degradation: str = "training"
     steps: int = 900
     batch_size: int = 16
     learning_rate: float = 4e-4
-    seed: int = 0
-    mixed_precision: str = "bf16"
-    num_workers: int = 0
-    max_minutes: float | None = None
     sample_every: int = 250
-    save_every: int = 200
 
 
 class EncoderObjective(nn.Module):
@@ -96,17 +88,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         log(f"validation latent error {F.mse_loss(torch.cat(means), torch.cat(clean)).item():.4f}")
         return grid([lq_val[:8], autoencoder.decode(means[0]).sample, target_val[:8]])
 
-    loop = LoopConfig(
-        output_dir=config.output_dir / "runs" / "encoder",
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        mixed_precision=config.mixed_precision,
-        num_workers=config.num_workers,
-        max_minutes=config.max_minutes,
-        sample_every=config.sample_every,
-        save_every=config.save_every,
+    loop = config.loop(
+        "encoder",
     )
     trainer = Trainer(EncoderObjective(lq_encoder, autoencoder), make_batch, loop, sample=sample)
     trainer.fit()

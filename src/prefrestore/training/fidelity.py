@@ -22,7 +22,7 @@ from prefrestore.texture import flow
 from prefrestore.texture.conditioning import Connectors, denoise, embed_latents
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import (
     LatentPairs,
     cached_pairs,
@@ -30,6 +30,7 @@ from prefrestore.training.pairs import (
     load_training_mix,
     load_validation,
 )
+from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(StageConfig):
     """``prefrestore train fidelity``.
 
     Args:
@@ -57,9 +58,6 @@ class Config:
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
-    data: tuple[Path, ...]
-    output_dir: Path
-    preset: str = "compact"
     degradation: str = "training"
     steps: int = 780
     batch_size: int = 16
@@ -71,12 +69,6 @@ class Config:
     perceptual_weight: float = 0.7
     perceptual_share: float = 0.6
     start_from: Path | None = None
-    seed: int = 0
-    mixed_precision: str = "bf16"
-    num_workers: int = 0
-    max_minutes: float | None = None
-    sample_every: int = 500
-    save_every: int = 200
 
 
 class FlowObjective(nn.Module):
@@ -241,17 +233,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         perceptual_weight=config.perceptual_weight,
         perceptual_share=config.perceptual_share,
     )
-    loop = LoopConfig(
-        output_dir=Path(config.output_dir) / "runs" / "fidelity",
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        mixed_precision=config.mixed_precision,
-        num_workers=config.num_workers,
-        max_minutes=config.max_minutes,
-        sample_every=config.sample_every,
-        save_every=config.save_every,
+    loop = config.loop(
+        "fidelity",
     )
     trainer = Trainer(objective, make_batch, loop, sample=sample)
     trainer.fit()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +20,9 @@ from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
+from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -36,7 +36,7 @@ FlowLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(StageConfig):
     """``prefrestore train semantic``.
 
     Args:
@@ -51,9 +51,6 @@ class Config:
         validation_faces: held-out faces that are decoded for every report.
     """
 
-    data: tuple[Path, ...]
-    output_dir: Path
-    preset: str = "compact"
     degradation: str = "training"
     caption_share: float = 0.9
     copy_share: float = 0.2
@@ -62,12 +59,7 @@ class Config:
     steps: int = 380
     batch_size: int = 32
     learning_rate: float = 1.5e-3
-    seed: int = 0
-    mixed_precision: str = "bf16"
-    num_workers: int = 0
-    max_minutes: float | None = None
     sample_every: int = 300
-    save_every: int = 200
 
 
 class SemanticObjective(nn.Module):
@@ -224,17 +216,8 @@ def run(config: Config, *, flow_loss: FlowLoss | None = None, log: Callable[[str
         log(f"identity cosine with what the clean codes say: given {cosine[0]:.3f}, written {cosine[1]:.3f}")
         return grid([part.low_resolution[:12] for part in said])
 
-    loop = LoopConfig(
-        output_dir=config.output_dir / "runs" / "semantic",
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        mixed_precision=config.mixed_precision,
-        num_workers=config.num_workers,
-        max_minutes=config.max_minutes,
-        sample_every=config.sample_every,
-        save_every=config.save_every,
+    loop = config.loop(
+        "semantic",
         weight_decay=0.05,
         betas=(0.9, 0.98),
         ema_decay=0.995,

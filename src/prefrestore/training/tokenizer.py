@@ -19,8 +19,9 @@ from prefrestore.data.faces import FaceSet, default_cache_dir
 from prefrestore.degrade import degrade
 from prefrestore.semantic.quantizer import perplexity
 from prefrestore.training.images import grid, to_signed
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
+from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from prefrestore.data.mix import FaceMix
@@ -31,7 +32,7 @@ MIRRORED_POINTS = (1, 0, 2, 4, 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(StageConfig):
     """``prefrestore train tokenizer``.
 
     Args:
@@ -44,9 +45,6 @@ class Config:
             1.
     """
 
-    data: tuple[Path, ...]
-    output_dir: Path
-    preset: str = "compact"
     degradation: str = "training"
     degraded_share: float = 0.35
     identity_weight: float = 0.5
@@ -56,12 +54,7 @@ class Config:
     steps: int = 700
     batch_size: int = 32
     learning_rate: float = 6e-4
-    seed: int = 0
-    mixed_precision: str = "bf16"
-    num_workers: int = 0
-    max_minutes: float | None = None
     sample_every: int = 400
-    save_every: int = 200
 
 
 class TokenizerObjective(nn.Module):
@@ -178,17 +171,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         low = tokenizer.decode(tokenizer.encode(shown)).low_resolution
         return grid([F.interpolate(shown, size=low.shape[-2:], mode="area"), low])
 
-    loop = LoopConfig(
-        output_dir=config.output_dir / "runs" / "tokenizer",
-        steps=config.steps,
-        batch_size=config.batch_size,
-        learning_rate=config.learning_rate,
-        seed=config.seed,
-        mixed_precision=config.mixed_precision,
-        num_workers=config.num_workers,
-        max_minutes=config.max_minutes,
-        sample_every=config.sample_every,
-        save_every=config.save_every,
+    loop = config.loop(
+        "tokenizer",
         ema_decay=0.995,
     )
     weights = {

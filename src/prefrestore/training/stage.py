@@ -1,0 +1,43 @@
+"""What every training stage's settings have in common, and the loop's settings made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefrestore.training.loop import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Fields of every stage; a stage sets its own defaults and documents what they mean there."""
+
+    data: tuple[Path, ...]
+    output_dir: Path
+    preset: str = "compact"
+    steps: int
+    batch_size: int
+    learning_rate: float
+    seed: int = 0
+    mixed_precision: str = "bf16"
+    num_workers: int = 0
+    max_minutes: float | None = None
+    sample_every: int = 500
+    save_every: int = 200
+
+    def loop(self, stage: str, **changes: Any) -> LoopConfig:
+        """The loop's settings for a run under ``output_dir/runs/stage``; ``changes`` are fields of `LoopConfig`."""
+        settings = {
+            "output_dir": self.output_dir / "runs" / stage,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "seed": self.seed,
+            "mixed_precision": self.mixed_precision,
+            "num_workers": self.num_workers,
+            "max_minutes": self.max_minutes,
+            "sample_every": self.sample_every,
+            "save_every": self.save_every,
+        }
+        return LoopConfig(**{**settings, **changes})
