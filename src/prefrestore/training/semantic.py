@@ -47,14 +47,12 @@ class Config(StageConfig):
         degradation: a preset of `prefrestore.degrade`.
         caption_share: share of captioned faces whose chat carries the caption.
         copy_share: share of copy tasks, whose input is the clean image itself.
-        flow_weight: weight of the flow term, where `run` is given one.
         validation_faces: held-out faces that are decoded for every report.
     """
 
     degradation: str = "training"
     caption_share: float = 0.9
     copy_share: float = 0.2
-    flow_weight: float = 1.0
     validation_faces: int = 96
     steps: int = 380
     batch_size: int = 32
@@ -176,8 +174,14 @@ def measure(
     return values, answer
 
 
-def run(config: Config, *, flow_loss: FlowLoss | None = None, log: Callable[[str], None] = print) -> Trainer:
-    """Train the language model; write ``output_dir/text_tokenizer`` and ``output_dir/language_model``."""
+def run(
+    config: Config, *, flow_loss: FlowLoss | None = None, flow_weight: float = 1.0, log: Callable[[str], None] = print
+) -> Trainer:
+    """Train the language model; write ``output_dir/text_tokenizer`` and ``output_dir/language_model``.
+
+    Args:
+        flow_loss, flow_weight: the flow term of scales that have a denoiser, and its weight.
+    """
     from prefrestore.presets import load_preset
     from prefrestore.presets.build import new_language_model, new_text_tokenizer
     from prefrestore.semantic.tokenizer import SemanticTokenizer
@@ -196,7 +200,7 @@ def run(config: Config, *, flow_loss: FlowLoss | None = None, log: Callable[[str
         text_tokenizer,
         answer_position=preset.answer_position,
         flow_loss=flow_loss,
-        flow_weight=config.flow_weight,
+        flow_weight=flow_weight,
     )
 
     validation = load_validation(config.data, size)
