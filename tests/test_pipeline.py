@@ -66,7 +66,7 @@ def test_the_global_generator_is_left_alone(pipeline: PrefRestorePipeline, faces
 def test_fidelity_moves_from_the_sample_to_the_posterior_mean(
     pipeline: PrefRestorePipeline, faces: list[np.ndarray]
 ) -> None:
-    images = pipeline._prepare(faces)
+    images = pipeline.prepare(faces)
     mean = pipeline.encode_texture(images)
     spread = []
     for fidelity in (0.0, 0.5, 1.0):

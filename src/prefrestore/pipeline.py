@@ -16,14 +16,19 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.inputs import ImageInput, one_generator_each, prepare_faces
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import write_tokens
 from prefrestore.semantic.tokenizer import SemanticTokenizer
 from prefrestore.texture import flow, sampler
 from prefrestore.texture.autoencoder import ResidualAutoencoder
-from prefrestore.texture.conditioning import Connectors, LatentEncoder, denoise, embed_latents
-
-ImageInput = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray]
+from prefrestore.texture.conditioning import (
+    Conditions,
+    Connectors,
+    LatentEncoder,
+    conditional_velocity,
+    embed_latents,
+)
 
 
 @dataclass
@@ -46,7 +51,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         transformer: the denoiser.
         face_size: side of the faces, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation, see `prefrestore.presets.FlowConfig`.
-        num_inference_steps, guidance_scale, fidelity: defaults of a call.
+        num_inference_steps, guidance_scale, fidelity, solver: defaults of a call.
         answer_position: see `prefrestore.semantic.instruction.build_chats`.
         preset: name of the preset it was made from.
     """
@@ -69,6 +74,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         num_inference_steps: int = 1,
         guidance_scale: float = 1.0,
         fidelity: float = 0.0,
+        solver: str = "euler",
         answer_position: int | None = None,
         preset: str = "compact",
     ) -> None:
@@ -92,6 +98,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             num_inference_steps=num_inference_steps,
             guidance_scale=guidance_scale,
             fidelity=fidelity,
+            solver=solver,
             answer_position=answer_position,
             preset=preset,
         )
@@ -124,6 +131,76 @@ class PrefRestorePipeline(DiffusionPipeline):
         latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
         return self.autoencoder.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
 
+    def prepare(self, image: ImageInput) -> Tensor:
+        """Any accepted faces -> (B,3,S,S) float32 in [-1,1] on the pipeline's device; see `__call__`."""
+        return prepare_faces(image, self.face_size).to(self._execution_device)
+
+    @torch.no_grad()
+    def conditions(
+        self, images: Tensor, prompts: Sequence[str | None] | None = None, queries: Tensor | None = None
+    ) -> Conditions:
+        """What the denoiser is told about faces (B,3,S,S) in [-1,1]: computed once, shared by all their samples.
+
+        Args:
+            images: from `prepare`.
+            prompts: a caption, or None, a face.
+            queries: dense latent queries (B,N+1,D) to use instead of the LM's.
+        """
+        if queries is None:
+            queries = self.encode_semantics(images, prompts or [None] * len(images))
+        lq_latents = self.encode_texture(images)
+        dtype = self.transformer.dtype
+        lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
+        return Conditions(lq_latents=lq_latents, condition=self.connectors(queries.to(dtype), lq_tokens))
+
+    def source_mean(self, conditions: Conditions) -> Tensor:
+        """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
+        latents = conditions.lq_latents
+        return latents if self.config.start == "lq_latent" else torch.zeros_like(latents)
+
+    def source(self, conditions: Conditions, noise: Tensor) -> Tensor:
+        """The flow's end at t = 1 for standard normal noise (B,C,h,w)."""
+        return flow.source(self.source_mean(conditions), noise.to(conditions.lq_latents.device), self.config.noise_scale)
+
+    def velocity(self, conditions: Conditions, guidance_scale: float = 1.0) -> sampler.Velocity:
+        """The flow's velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w) under the conditions; differentiable."""
+
+        def under(told: Conditions) -> sampler.Velocity:
+            return conditional_velocity(
+                self.transformer,
+                told,
+                self.source_mean(told),
+                noise_scale=self.config.noise_scale,
+                residual_std=self.config.residual_std,
+            )
+
+        return sampler.guided(under(conditions), under(conditions.untold()), guidance_scale)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditions: Conditions,
+        noise: Tensor,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        fidelity: float | None = None,
+        solver: str | None = None,
+        callback: sampler.Callback | None = None,
+    ) -> Tensor:
+        """Standard normal noise (B,C,h,w) -> scaled latents of restored faces; arguments as in `__call__`."""
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        fidelity = self.config.fidelity if fidelity is None else fidelity
+        solver = self.config.solver if solver is None else solver
+        if not 0 <= fidelity <= 1:
+            raise InvalidInputError(f"fidelity lies in 0..1, not {fidelity}")
+        if solver not in sampler.SOLVERS:
+            raise InvalidInputError(f"the solver is one of {', '.join(sampler.SOLVERS)}, not '{solver}'")
+        times = sampler.flow_times(steps)
+        source = self.source(conditions, noise)
+        latents = sampler.SOLVERS[solver](self.velocity(conditions, scale), source, times, callback)
+        return torch.lerp(latents, conditions.lq_latents, fidelity)
+
     @torch.no_grad()
     def __call__(
         self,
@@ -137,6 +214,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         output_type: str = "pil",
         callback_on_step_end: Callable[[Any, int, float, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         queries: Tensor | None = None,
+        solver: str | None = None,
     ) -> RestorationOutput:
         """Restore aligned faces.
 
@@ -144,59 +222,33 @@ class PrefRestorePipeline(DiffusionPipeline):
             image: one face or several: PIL images, (H,W,3) arrays (uint8, or float in [0,1]), or a tensor (B,3,H,W)
                 in [-1,1]; other sizes than ``face_size`` are resized.
             prompt: what the picture shows: one text for all faces, or one (or None) a face.
-            num_inference_steps: Euler steps of the flow.
+            num_inference_steps: steps of the flow's solver.
             guidance_scale: classifier-free guidance; 1.0 makes no second pass.
             generator: source of the noise: one for the batch, or one a face, which makes a face's result independent
                 of its batch. None draws from a generator of seed 0.
-            num_images_per_prompt: restorations of each face.
+            num_images_per_prompt: restorations of each face; all share one pass of the LM and of the LQ encoder.
             fidelity: 0 keeps all the detail that the flow adds, 1 gives the posterior mean: faithful, and smooth.
             output_type: ``pil``, ``np`` (B,H,W,3 in [0,1]), ``pt`` (B,3,H,W in [0,1]) or ``latent`` (scaled).
             callback_on_step_end: diffusers' callback ``(pipeline, step, t, {"latents": x}) -> dict``.
             queries: dense latent queries (B,N+1,D) to use instead of the LM's; zeros switch the branch off.
+            solver: ``euler``, or ``dpm`` (second-order multistep).
 
         Raises:
             InvalidInputError: an argument is outside its range, or counts do not match.
         """
-        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
-        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        fidelity = self.config.fidelity if fidelity is None else fidelity
-        if not 0 <= fidelity <= 1:
-            raise InvalidInputError(f"fidelity lies in 0..1, not {fidelity}")
         if output_type not in ("pil", "np", "pt", "latent"):
             raise InvalidInputError(f"output_type is pil, np, pt or latent, not '{output_type}'")
         if num_images_per_prompt < 1:
             raise InvalidInputError("num_images_per_prompt must be at least 1")
-        times = sampler.flow_times(steps)
-        images = self._prepare(image).to(self._execution_device)
+        images = self.prepare(image)
         count = len(images)
         prompts = [prompt] * count if prompt is None or isinstance(prompt, str) else list(prompt)
         if len(prompts) != count:
             raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
-        generators = self._generators(generator, count)
-
-        if queries is None:
-            queries = self.encode_semantics(images, prompts)
-        lq_latents = self.encode_texture(images)
-        dtype = self.transformer.dtype
-        lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
-        condition = self.connectors(queries.to(dtype), lq_tokens)
-
-        shape = lq_latents.shape[1:]
-        drawn = [torch.randn((num_images_per_prompt, *shape), generator=g, device=g.device) for g in generators]
-        noise = torch.cat([draw.to(images.device) for draw in drawn])
-        lq_latents = lq_latents.repeat_interleave(num_images_per_prompt, 0)
-        condition = condition.repeat_interleave(num_images_per_prompt, 0)
-        start = lq_latents if self.config.start == "lq_latent" else torch.zeros_like(lq_latents)
-
-        def velocity_under(condition: Tensor) -> sampler.Velocity:
-            def velocity(x: Tensor, t: Tensor) -> Tensor:
-                output = denoise(self.transformer, x.to(dtype), t, condition, lq_latents.to(dtype)).float()
-                if self.config.residual_std is None:
-                    return output
-                scales = {"noise_scale": self.config.noise_scale, "residual_std": self.config.residual_std}
-                return flow.preconditioned_velocity(output, x, start, t, **scales)
-
-            return velocity
+        generators = one_generator_each(generator, count)
+        conditions = self.conditions(images, prompts, queries)
+        shape = (num_images_per_prompt, *conditions.lq_latents.shape[1:])
+        noise = torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators])
 
         def after_step(index: int, t: float, x: Tensor) -> Tensor:
             if callback_on_step_end is None:
@@ -204,47 +256,17 @@ class PrefRestorePipeline(DiffusionPipeline):
             changed = callback_on_step_end(self, index, t, {"latents": x})
             return changed.get("latents", x) if changed else x
 
-        source = flow.source(start, noise, self.config.noise_scale)
-        guided = sampler.guided(velocity_under(condition), velocity_under(torch.zeros_like(condition)), scale)
-        latents = sampler.euler(guided, source, times, after_step)
-        latents = torch.lerp(latents, lq_latents, fidelity)
+        latents = self.sample(
+            conditions.repeat(num_images_per_prompt),
+            noise,
+            num_inference_steps,
+            guidance_scale,
+            fidelity,
+            solver,
+            after_step,
+        )
         self.maybe_free_model_hooks()
         return RestorationOutput(images=self._finish(latents, output_type))
-
-    def _prepare(self, image: ImageInput) -> Tensor:
-        """Any accepted input -> (B,3,S,S) float32 in [-1,1] on the CPU or the tensor's device."""
-        size = self.face_size
-        if isinstance(image, Tensor):
-            if image.ndim != 4 or image.shape[1] != 3:
-                raise InvalidInputError(f"a tensor of faces is B,3,H,W, not {tuple(image.shape)}")
-            images = image.float()
-            if images.shape[-2:] != (size, size):
-                images = F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
-            return images.clamp(-1, 1)
-        faces = list(image) if isinstance(image, (list, tuple)) else [image]
-        if not faces:
-            raise InvalidInputError("there is no face to restore")
-        rows = []
-        for face in faces:
-            array = np.asarray(face.convert("RGB")) if isinstance(face, Image.Image) else np.asarray(face)
-            if array.ndim != 3 or array.shape[2] != 3:
-                raise InvalidInputError(f"a face is an H,W,3 array or a PIL image, not an array of {array.shape}")
-            values = torch.from_numpy(array.astype(np.float32)).permute(2, 0, 1)[None]
-            values = values / 127.5 - 1 if array.dtype == np.uint8 else values * 2 - 1
-            if values.shape[-2:] != (size, size):
-                values = F.interpolate(values, size=(size, size), mode="bicubic", antialias=True)
-            rows.append(values.clamp(-1, 1))
-        return torch.cat(rows)
-
-    @staticmethod
-    def _generators(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[torch.Generator]:
-        if generator is None:
-            generator = torch.Generator().manual_seed(0)
-        if isinstance(generator, torch.Generator):
-            return [generator] * count
-        if len(generator) != count:
-            raise InvalidInputError(f"{count} faces came with {len(generator)} generators")
-        return list(generator)
 
     def _finish(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
         if output_type == "latent":

@@ -24,7 +24,7 @@ class FlowConfig:
         noise_scale: standard deviation of the noise in the source, in units of the scaled latents.
         residual_std: standard deviation of clean latent minus start, for `flow.preconditioned_velocity`; None takes
             the denoiser's output as the velocity, as the paper does.
-        num_inference_steps, guidance_scale, fidelity: the defaults of a call.
+        num_inference_steps, guidance_scale, fidelity, solver: the defaults of a call.
     """
 
     start: Literal["lq_latent", "noise"]
@@ -33,6 +33,7 @@ class FlowConfig:
     num_inference_steps: int
     guidance_scale: float
     fidelity: float
+    solver: str = "euler"
 
 
 @dataclass(frozen=True, kw_only=True)

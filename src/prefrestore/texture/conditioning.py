@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.texture import flow
+from prefrestore.texture.sampler import Velocity
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
@@ -151,3 +154,57 @@ def denoise(
     if transformer.config.in_channels != x_t.shape[1]:
         x_t = torch.cat([x_t, lq_latents.to(x_t.dtype)], dim=1)
     return transformer(x_t, encoder_hidden_states=condition, timestep=1000 * t, return_dict=False)[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What the denoiser is told about B faces.
+
+    lq_latents: scaled, (B,C,h,w), float32. condition: the connectors' output (B,N,D).
+    """
+
+    lq_latents: Tensor
+    condition: Tensor
+
+    def __len__(self) -> int:
+        return len(self.lq_latents)
+
+    def repeat(self, count: int) -> Conditions:
+        """Each face ``count`` times in a row, for samples that share one computation."""
+        return Conditions(
+            lq_latents=self.lq_latents.repeat_interleave(count, 0), condition=self.condition.repeat_interleave(count, 0)
+        )
+
+    def select(self, index: Tensor | slice) -> Conditions:
+        """The faces at ``index``."""
+        return Conditions(lq_latents=self.lq_latents[index], condition=self.condition[index])
+
+    def untold(self) -> Conditions:
+        """The same with an empty condition: the unconditional half of classifier-free guidance."""
+        return Conditions(lq_latents=self.lq_latents, condition=torch.zeros_like(self.condition))
+
+
+def conditional_velocity(
+    transformer: SanaTransformer2DModel,
+    conditions: Conditions,
+    start: Tensor,
+    *,
+    noise_scale: float,
+    residual_std: float | None,
+) -> Velocity:
+    """The velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w), float32, under the conditions.
+
+    Args:
+        start: mean of the flow's source, (B,C,h,w).
+        noise_scale, residual_std: see `flow.preconditioned_velocity`; without the latter the output is the velocity.
+    """
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        output = denoise(transformer, x.to(transformer.dtype), t, conditions.condition, conditions.lq_latents).float()
+        if residual_std is None:
+            return output
+        return flow.preconditioned_velocity(
+            output, x, start, t, noise_scale=noise_scale, residual_std=residual_std
+        )
+
+    return velocity

@@ -47,3 +47,6 @@ def guided(velocity: Velocity, unconditional: Velocity, guidance_scale: float) -
         return without + guidance_scale * (velocity(x, t) - without)
 
     return guided_velocity
+
+
+SOLVERS = {"euler": euler}
