@@ -18,13 +18,28 @@ _FAR = 0.1
 Picture = NDArray[np.uint8]
 
 
-@dataclass
-class _Truth:
-    points: NDArray[np.float64] | None
+@dataclass(frozen=True)
+class Observation:
+    """What the networks see in one picture; None where a network is missing or finds nothing.
+
+    vector: identity, 128 numbers. landmarks: 68 x 2, px at 512. features: LPIPS' activations by network.
+    fallback: 1 when the vector used the reference's points because no face was detected near them, else 0.
+    """
+
     vector: NDArray[np.float32] | None
-    box: Any | None
     landmarks: NDArray[np.float64] | None
     features: dict[str, Any]
+    fallback: float | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The picture that others are measured against: its face's five points, dlib's box, and what is seen in it."""
+
+    picture: Picture
+    points: NDArray[np.float64] | None
+    box: Any | None
+    seen: Observation
 
 
 @dataclass
@@ -48,7 +63,7 @@ class Evaluator:
         self._marks: Any | None = None
         self._try("identity", self._load_faces)
         self._try("landmarks", self._load_marks)
-        self._known: tuple[str, _Truth] | None = None
+        self._known: tuple[str, Frame] | None = None
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
         if metric in self.without:
@@ -71,7 +86,9 @@ class Evaluator:
 
         self._marks = LandmarkMeter()
 
-    def _truth(self, name: str, picture: Picture) -> _Truth:
+    def frame(self, name: str, picture: Picture) -> Frame:
+        """The frame of a reference picture; the last is kept by its name, so measure a face's systems in a row."""
+        # Only the last one: VGG's features of one face are 30 MB.
         if self._known and self._known[0] == name:
             return self._known[1]
         points = vector = box = landmarks = None
@@ -82,10 +99,40 @@ class Evaluator:
         if self._marks:
             box = self._marks.box(picture)
             landmarks = self._marks.points(picture, box) if box is not None else None
-        features = {net: _lpips_features(model, picture) for net, model in self._lpips.items()}
-        # Only the last one is kept: VGG's features of one face are 30 MB. Measure all systems of a face in a row.
-        self._known = (name, _Truth(points, vector, box, landmarks, features))
+        seen = Observation(vector, landmarks, self._features(picture))
+        self._known = (name, Frame(picture, points, box, seen))
         return self._known[1]
+
+    def observe(self, picture: Picture, frame: Frame) -> Observation:
+        """What is seen in an H,W,3 uint8 picture of the frame's shape, where the frame's own face is."""
+        vector = landmarks = fallback = None
+        if self._faces and frame.seen.vector is not None:
+            points = self._near(picture, frame.points)
+            fallback = float(points is None)
+            vector = self._faces[1].embed(picture, frame.points if points is None else points)
+        if self._marks and frame.box is not None:
+            landmarks = self._marks.points(picture, frame.box)
+        return Observation(vector, landmarks, self._features(picture), fallback)
+
+    def compare(self, picture: Picture, seen: Observation, frame: Frame) -> dict[str, float | None]:
+        """The metrics of one picture, as in `measure`, from what was seen in it."""
+        row: dict[str, float | None] = dict.fromkeys((*METRICS, "fallback"))
+        row |= {"psnr": psnr(frame.picture, picture), "ssim": ssim(frame.picture, picture), "niqe": niqe(picture)}
+        for net in self._lpips:
+            row[f"lpips_{net}"] = self.perceptual(net, seen, frame.seen)
+        if seen.vector is not None and frame.seen.vector is not None:
+            from prefrestore.faces.identity import cosine
+
+            row |= {"identity": cosine(seen.vector, frame.seen.vector), "fallback": seen.fallback}
+        if seen.landmarks is not None and frame.seen.landmarks is not None:
+            from prefrestore.evaluation.landmarks import mean_distance
+
+            row["landmarks"] = mean_distance(seen.landmarks, frame.seen.landmarks)
+        return row
+
+    def perceptual(self, net: str, first: Observation, second: Observation) -> float:
+        """LPIPS of two observed pictures by the network ``alex`` or ``vgg``."""
+        return float(self._lpips[net].between(first.features[net], second.features[net])[0])
 
     def measure(self, name: str, truth: Picture, picture: Picture) -> dict[str, float | None]:
         """The metrics of one picture; both are H,W,3 uint8 of one shape; `name` is the ground truth's name.
@@ -93,23 +140,11 @@ class Evaluator:
         A metric that has no value is None. `fallback` is 1 when the identity used the ground truth's points,
         because no face (or another one) was detected in the picture, else 0.
         """
-        known = self._truth(name, truth)
-        row: dict[str, float | None] = dict.fromkeys((*METRICS, "fallback"))
-        row |= {"psnr": psnr(truth, picture), "ssim": ssim(truth, picture), "niqe": niqe(picture)}
-        for net, model in self._lpips.items():
-            row[f"lpips_{net}"] = float(model.between(known.features[net], _lpips_features(model, picture))[0])
-        if self._faces and known.vector is not None:
-            from prefrestore.faces.identity import cosine
+        frame = self.frame(name, truth)
+        return self.compare(picture, self.observe(picture, frame), frame)
 
-            points = self._near(picture, known.points)
-            row["fallback"] = float(points is None)
-            vector = self._faces[1].embed(picture, known.points if points is None else points)
-            row["identity"] = cosine(vector, known.vector)
-        if self._marks and known.landmarks is not None:
-            from prefrestore.evaluation.landmarks import mean_distance
-
-            row["landmarks"] = mean_distance(self._marks.points(picture, known.box), known.landmarks)
-        return row
+    def _features(self, picture: Picture) -> dict[str, Any]:
+        return {net: _lpips_features(model, picture) for net, model in self._lpips.items()}
 
     def _near(self, picture: Picture, expected: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """Points of the detected face closest to the expected ones, or None if there is none near them."""

@@ -61,3 +61,18 @@ def ssim(first: Picture, second: Picture) -> float:
     above = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
     below = (mean_a**2 + mean_b**2 + c1) * (variance_a + variance_b + c2)
     return float(np.mean(above / below))
+
+
+def sharpness(picture: Picture) -> float:
+    """Variance of the Laplacian of luminance (0..255): 0 for a flat picture, and falling with blur.
+
+    Pech-Pacheco et al., "Diatom autofocusing in brightfield microscopy" (ICPR 2000), with OpenCV's four-neighbour
+    kernel. It depends on the picture's size, and noise raises it too.
+
+    Raises:
+        InvalidInputError: the picture is not H,W,3.
+    """
+    if picture.ndim != 3 or picture.shape[2] != 3:
+        raise InvalidInputError(f"sharpness needs an H,W,3 picture, not {picture.shape}.")
+    luma = picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114])
+    return float(cv2.Laplacian(luma, cv2.CV_64F).var())
