@@ -32,7 +32,7 @@ def main() -> None:
     for path in sorted(path for path in options.faces.iterdir() if path.suffix in (".png", ".webp", ".jpg")):
         with Image.open(path) as image:
             face = image.convert("RGB").resize((pipeline.face_size, pipeline.face_size), Image.Resampling.BOX)
-        images = pipeline._prepare(face)
+        images = pipeline.prepare(face)
         with torch.no_grad():
             latents = pipeline.autoencoder.encode(images).latent * pipeline.autoencoder.config.scaling_factor
             rebuilt = pipeline.decode(latents)[0].permute(1, 2, 0).numpy()

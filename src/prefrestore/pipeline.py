@@ -160,7 +160,8 @@ class PrefRestorePipeline(DiffusionPipeline):
 
     def source(self, conditions: Conditions, noise: Tensor) -> Tensor:
         """The flow's end at t = 1 for standard normal noise (B,C,h,w)."""
-        return flow.source(self.source_mean(conditions), noise.to(conditions.lq_latents.device), self.config.noise_scale)
+        mean = self.source_mean(conditions)
+        return flow.source(mean, noise.to(mean.device), self.config.noise_scale)
 
     def velocity(self, conditions: Conditions, guidance_scale: float = 1.0) -> sampler.Velocity:
         """The flow's velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w) under the conditions; differentiable."""

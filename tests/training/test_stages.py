@@ -9,8 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from prefrestore.evaluation.sface import SFaceNetwork
 from prefrestore.presets import load_preset_pipeline
-from prefrestore.training import encoder, everything, fidelity
+from prefrestore.texture import conditioning
+from prefrestore.training import encoder, everything
 from prefrestore.training.fidelity import FlowObjective
 from prefrestore.training.loop import Trainer
 
@@ -114,7 +116,7 @@ def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
         seen.append(condition)
         return torch.zeros_like(x_t)
 
-    monkeypatch.setattr(fidelity, "denoise", denoise)
+    monkeypatch.setattr(conditioning, "denoise", denoise)
     latents, images = torch.randn(2, 4, 8, 8), torch.zeros(2, 3, 64, 64)
     length = pipeline.image_tokenizer.num_tokens + 1
     queries = torch.randn(2, length, pipeline.language_model.config.hidden_size)
@@ -128,3 +130,25 @@ def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = pipeline.connectors.diffusion_connector(torch.zeros_like(queries))
     assert torch.allclose(seen[1][:, :length], silent) and seen[1][:, length:].any()
     assert not torch.allclose(seen[2][:, :length], silent)
+
+
+def test_a_face_that_is_its_target_has_no_identity_loss_and_trains_the_decoder() -> None:
+    pipeline = load_preset_pipeline("tiny")
+    pipeline.autoencoder.patch_decoder.requires_grad_(True)
+    objective = FlowObjective(
+        pipeline.transformer, pipeline.connectors, noise_scale=0.3, start_from_lq=True,
+        autoencoder=pipeline.autoencoder, identity=SFaceNetwork(), identity_weight=0.5, identity_share=0.5,
+        decoder_weight=1.0,
+    )  # fmt: skip
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    generator = torch.Generator().manual_seed(0)
+    assert objective._identity_loss(images, images, generator).item() == pytest.approx(0, abs=1e-5)
+    assert objective._identity_loss(images, images.flip(3), generator).item() > 0.01
+    latents = torch.randn(2, 4, 8, 8, generator=generator)
+    queries = torch.zeros(2, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
+    losses = objective(latents, latents, queries, images, generator=generator)
+    losses["loss"].backward()
+    assert losses["loss"].item() == pytest.approx(
+        losses["flow"].item() + 0.5 * losses["identity"].item() + losses["decoder"].item(), rel=1e-5
+    )
+    assert pipeline.autoencoder.patch_decoder.weight.grad.abs().sum() > 0

@@ -7,6 +7,7 @@ seeded pairs, and the frozen language model's states, are computed once, and eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.texture import flow
-from prefrestore.texture.conditioning import Connectors, denoise, embed_latents
+from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
@@ -29,13 +30,16 @@ from prefrestore.training.pairs import (
     degraded_batch,
     load_training_mix,
     load_validation,
+    parameter_hash,
 )
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
 
+    from prefrestore.evaluation.sface import SFaceNetwork
     from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +59,10 @@ class Config(StageConfig):
             t = 1, where the LQ latent says least: a sampler of few steps lives there.
         perceptual_weight: weight of LPIPS between the decoded one-step estimate and the clean image.
         perceptual_share: share of each batch that is decoded for it, at t = 1: what one step of the sampler shows.
+        identity_weight: weight of one minus the SFace cosine between the decoded estimate and the clean image.
+        identity_share: share of each batch that it is computed for, among those that are decoded.
+        decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the
+            decoder is trained with the flow, so that it renders restored latents well too. 0 leaves it frozen.
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
@@ -68,11 +76,17 @@ class Config(StageConfig):
     time_exponent: float = 0.5
     perceptual_weight: float = 0.7
     perceptual_share: float = 0.6
+    identity_weight: float = 0.5
+    identity_share: float = 0.4
+    decoder_weight: float = 1.0
     start_from: Path | None = None
 
 
 class FlowObjective(nn.Module):
-    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus LPIPS of the one-step estimate."""
+    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the decoded estimate.
+
+    Those are LPIPS and the identity cosine; the decoder of ``autoencoder`` may be trained with them.
+    """
 
     def __init__(
         self,
@@ -85,10 +99,14 @@ class FlowObjective(nn.Module):
         condition_dropout: float = 0.1,
         query_dropout: float = 0.1,
         time_exponent: float = 1.0,
-        decode: Callable[[Tensor], Tensor] | None = None,
+        autoencoder: ResidualAutoencoder | None = None,
         perceptual: nn.Module | None = None,
         perceptual_weight: float = 0.0,
         perceptual_share: float = 1.0,
+        identity: SFaceNetwork | None = None,
+        identity_weight: float = 0.0,
+        identity_share: float = 1.0,
+        decoder_weight: float = 0.0,
     ) -> None:
         super().__init__()
         self.transformer, self.connectors = transformer, connectors
@@ -96,7 +114,15 @@ class FlowObjective(nn.Module):
         self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
         self.time_exponent = time_exponent
         self.perceptual_share = perceptual_share
-        self.decode, self.perceptual, self.perceptual_weight = decode, perceptual, perceptual_weight
+        self.autoencoder = autoencoder
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.identity, self.identity_weight, self.identity_share = identity, identity_weight, identity_share
+        self.decoder_weight = decoder_weight
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W), about [-1,1]."""
+        assert self.autoencoder is not None
+        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample.float()
 
     def forward(
         self, lq_latents: Tensor, clean_latents: Tensor, queries: Tensor, targets: Tensor, generator: torch.Generator
@@ -104,7 +130,7 @@ class FlowObjective(nn.Module):
         """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
         count, device = len(lq_latents), lq_latents.device
         t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4) ** self.time_exponent
-        decoded = slice(0, max(1, round(count * self.perceptual_share)) if self.perceptual is not None else 0)
+        decoded = slice(0, math.ceil(count * self.perceptual_share) if self.autoencoder is not None else 0)
         t[decoded] = 1.0
         noise = torch.randn(clean_latents.shape, generator=generator, device=device)
         drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
@@ -113,17 +139,36 @@ class FlowObjective(nn.Module):
         x_1 = flow.source(start, noise, self.noise_scale)
         x_t = flow.interpolate(clean_latents, x_1, t)
         condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
-        velocity = denoise(self.transformer, x_t, t, condition * keep_condition, lq_latents).float()
-        if self.residual_std is not None:
-            scales = {"noise_scale": self.noise_scale, "residual_std": self.residual_std}
-            velocity = flow.preconditioned_velocity(velocity, x_t, start, t, **scales)
+        told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
+        scales = {"noise_scale": self.noise_scale, "residual_std": self.residual_std}
+        velocity = conditional_velocity(self.transformer, told, start, **scales)(x_t, t)
         losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
         total = losses["flow"]
-        if self.perceptual is not None and self.decode is not None:
-            images = self.decode(flow.clean_estimate(x_t[decoded], velocity[decoded], t[decoded])).float()
-            losses["lpips"] = self.perceptual(images, targets[decoded]).mean()
-            total = total + self.perceptual_weight * losses["lpips"]
+        if decoded.stop:
+            images = self.decode(flow.clean_estimate(x_t[decoded], velocity[decoded], t[decoded]))
+            if self.perceptual is not None:
+                losses["lpips"] = self.perceptual(images, targets[decoded]).mean()
+                total = total + self.perceptual_weight * losses["lpips"]
+            if self.identity is not None:
+                kept = min(len(images), math.ceil(count * self.identity_share))
+                losses["identity"] = self._identity_loss(images[:kept], targets[:kept], generator)
+                total = total + self.identity_weight * losses["identity"]
+        if self.decoder_weight > 0:
+            losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
+            total = total + self.decoder_weight * losses["decoder"]
         return losses | {"loss": total}
+
+    def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""
+        from prefrestore.evaluation.sface import crop_faces, random_jitter
+
+        assert self.identity is not None
+        jitter = random_jitter(len(images), generator)
+        # bf16 buys nothing in a network of depthwise convolutions, and costs digits of a small angle.
+        with torch.autocast(images.device.type, enabled=False):
+            restored = self.identity.embed_crops(crop_faces(images, jitter=jitter))
+            clean = self.identity.embed_crops(crop_faces(targets, jitter=jitter))
+        return 1 - (restored * clean).sum(1).mean()
 
 
 def load_working_pipeline(config: Config) -> PrefRestorePipeline:
@@ -186,8 +231,10 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: Config, log: Callable[[s
         arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
         return {name: value.float().numpy() for name, value in arrays.items()} | {"targets": targets}
 
-    frozen = ("autoencoder", "lq_encoder", "image_tokenizer", "text_tokenizer", "language_model")
-    hashes = {name: folder_hashes(Path(config.output_dir) / name) for name in frozen}
+    # Of the autoencoder only the encoder counts: this stage trains the decoder.
+    frozen = ("lq_encoder", "image_tokenizer", "text_tokenizer", "language_model")
+    hashes: dict[str, object] = {name: folder_hashes(Path(config.output_dir) / name) for name in frozen}
+    hashes["encoder"] = parameter_hash(pipeline.autoencoder, skip="decoder")
     key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
     return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
 
@@ -213,12 +260,18 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         restored = pipeline.decode(latents) * 2 - 1
         return grid([to_signed(lq), mean, restored, to_signed(targets)])
 
-    perceptual = None
+    perceptual = identity = None
     if config.perceptual_weight > 0:
         from prefrestore.evaluation.lpips import LPIPS
 
-        perceptual = LPIPS("alex").requires_grad_(False)
-    scaling = pipeline.autoencoder.config.scaling_factor
+        perceptual = LPIPS("alex")
+    if config.identity_weight > 0:
+        from prefrestore.evaluation.sface import SFaceNetwork
+
+        identity = SFaceNetwork()
+    if config.decoder_weight > 0:
+        for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
+            part.requires_grad_(True)
     objective = FlowObjective(
         pipeline.transformer,
         pipeline.connectors,
@@ -228,17 +281,20 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         condition_dropout=config.condition_dropout,
         query_dropout=config.query_dropout,
         time_exponent=config.time_exponent,
-        decode=lambda z: pipeline.autoencoder.decode(z / scaling).sample,
+        autoencoder=pipeline.autoencoder if perceptual or identity or config.decoder_weight > 0 else None,
         perceptual=perceptual,
         perceptual_weight=config.perceptual_weight,
         perceptual_share=config.perceptual_share,
+        identity=identity,
+        identity_weight=config.identity_weight,
+        identity_share=config.identity_share,
+        decoder_weight=config.decoder_weight,
     )
-    loop = config.loop(
-        "fidelity",
-    )
-    trainer = Trainer(objective, make_batch, loop, sample=sample)
+    trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample)
     trainer.fit()
     with trainer.averaged_weights():
         pipeline.transformer.save_pretrained(Path(config.output_dir) / "transformer")
         pipeline.connectors.save_pretrained(Path(config.output_dir) / "connectors")
+        if config.decoder_weight > 0:
+            pipeline.autoencoder.save_pretrained(Path(config.output_dir) / "autoencoder")
     return trainer
