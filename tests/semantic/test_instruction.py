@@ -52,7 +52,7 @@ def test_the_vocabulary_lies_as_the_reference_s(tokenizer: PreTrainedTokenizerFa
     text = len(tokenizer) - len(specials)
     assert tokenizer.convert_tokens_to_ids(specials) == list(range(text, text + len(specials)))
     assert (vocabulary.first, vocabulary.size) == (text + 9, CODES)
-    assert (vocabulary.pad, vocabulary.placeholder, vocabulary.end) == (text, text + 3, text + 5)
+    assert (vocabulary.pad, vocabulary.end) == (text, text + 5)
 
 
 def test_any_text_comes_back_byte_for_byte(tokenizer: PreTrainedTokenizerFast) -> None:

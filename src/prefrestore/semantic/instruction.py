@@ -55,7 +55,6 @@ class ImageVocabulary:
 
     first: int
     size: int
-    placeholder: int
     end: int
     pad: int
 
@@ -64,7 +63,7 @@ class ImageVocabulary:
         """Read it from a tokenizer with ``<I0>``, ``<I1>``, ...; InvalidInputError where they are not in a
         row."""
         table = tokenizer.get_added_vocab()
-        needed = (PAD, IMAGE, IMAGE_START, IMAGE_END, *SCALES, image_token(0))
+        needed = (PAD, IMAGE_START, IMAGE_END, *SCALES, image_token(0))
         missing = [token for token in needed if token not in table]
         if missing:
             raise InvalidInputError(f"the text tokenizer has no token {missing[0]}")
@@ -72,7 +71,7 @@ class ImageVocabulary:
         size = sum(1 for token in table if token[:2] == "<I" and token[2:-1].isdigit())
         if table.get(image_token(size - 1)) != first + size - 1:
             raise InvalidInputError("the text tokenizer's image tokens are not in one unbroken row")
-        return cls(first=first, size=size, placeholder=table[IMAGE], end=table[IMAGE_END], pad=table[PAD])
+        return cls(first=first, size=size, end=table[IMAGE_END], pad=table[PAD])
 
     def to_ids(self, tokens: Tensor) -> Tensor:
         """Codebook indices -> vocabulary ids, any shape; InvalidInputError for an index outside the
@@ -175,7 +174,7 @@ def build_chats(
     for ids, caption, is_copy in zip(image_ids, captions, copy, strict=True):
         if caption:
             _refuse_forgery(tokenizer, reserved, caption)
-        rows.append(_chat_ids(tokenizer, vocabulary, ids, chat_text(caption, copy=is_copy)))
+        rows.append(_chat_ids(tokenizer, ids, chat_text(caption, copy=is_copy)))
     length = max(len(row) for row in rows)
     input_ids = torch.full((count, length), vocabulary.pad)
     mask = torch.zeros(count, length, dtype=torch.bool)
@@ -198,13 +197,10 @@ def _text_ids(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _chat_ids(
-    tokenizer: PreTrainedTokenizerFast, vocabulary: ImageVocabulary, image_ids: list[int], text: str
-) -> list[int]:
-    """One chat's ids, the placeholder replaced by the image's."""
-    ids = _text_ids(tokenizer, text)
-    at = ids.index(vocabulary.placeholder)
-    ids[at : at + 1] = image_ids
+def _chat_ids(tokenizer: PreTrainedTokenizerFast, image_ids: list[int], text: str) -> list[int]:
+    """One chat's ids, the placeholder replaced by the image's; the placeholder need not be a token of its own."""
+    before, after = text.split(IMAGE, 1)
+    ids = [*_text_ids(tokenizer, before), *image_ids, *_text_ids(tokenizer, after)]
     if len(ids) > tokenizer.model_max_length:
         raise InvalidInputError(
             f"the prompt makes a chat of {len(ids)} tokens; this model reads {tokenizer.model_max_length}"
@@ -214,6 +210,8 @@ def _chat_ids(
 
 def _refuse_forgery(tokenizer: PreTrainedTokenizerFast, reserved: frozenset[int], caption: str) -> None:
     """A caption that spells a special token would forge turns or images."""
+    if IMAGE in caption:
+        raise InvalidInputError(f"the prompt contains {IMAGE}, which is reserved")
     forged = [token for token in _text_ids(tokenizer, caption) if token in reserved]
     if forged:
         raise InvalidInputError(f"the prompt contains {tokenizer.convert_ids_to_tokens(forged[0])}, which is reserved")
