@@ -28,6 +28,8 @@ print("HEAVY:", [name for name in {heavy!r} if name in sys.modules])
         ["degrade", "--help"],
         ["train", "--help"],
         ["info", "--help"],
+        ["preference", "--help"],
+        ["preference", "fit", "--help"],
     ],
     ids=" ".join,
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli import degrade, info, restore, train
+from prefrestore.cli import degrade, info, preference, restore, train
 from prefrestore.errors import PrefRestoreError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ def _root(
 app.command("restore", no_args_is_help=True)(restore.restore)
 app.command("degrade", no_args_is_help=True)(degrade.degrade)
 app.add_typer(train.app, name="train")
+app.add_typer(preference.app, name="preference")
 app.command("info")(info.info)
 
 
