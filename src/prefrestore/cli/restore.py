@@ -30,6 +30,21 @@ class Precision(str, Enum):
     bfloat16 = "bfloat16"
 
 
+class Engine(str, Enum):
+    """What runs the photos."""
+
+    local = "local"
+    ray = "ray"
+
+
+class Chosen(str, Enum):
+    """Which of several restorations is shown."""
+
+    first = "first"
+    medoid = "medoid"
+    best = "best"
+
+
 def _numbers(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
@@ -53,6 +68,15 @@ def restore(
         float | None, typer.Option(min=0, max=1, help="0: most detail, 1: most faithful and smooth.")
     ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the condition; 1 is plain.")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Restorations a face, one a seed; the record says how they differ.")
+    ] = None,
+    uncertainty: Annotated[
+        bool, typer.Option("--uncertainty", help="Also draw where they differ; 4 samples if not said.")
+    ] = False,
+    choose: Annotated[
+        Chosen | None, typer.Option(help="Of the samples: the first, the medoid (default), the best scored.")
+    ] = None,
     scale: Annotated[int, typer.Option(help="1, 2 or 4: size of the output.")] = 1,
     background: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Super-resolution model (spandrel) for the rest.")
@@ -65,6 +89,16 @@ def restore(
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
+    ] = None,
+    no_preference: Annotated[
+        bool, typer.Option("--no-preference", help="The base model, without its preference adapter.")
+    ] = False,
+    batch_faces: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Exactly N faces a model call, of several photos.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="ray: on a Ray cluster.")] = Engine.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of --engine ray: models; one a GPU, or one a machine.")
     ] = None,
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Leave out photos that have their output and record.")
@@ -79,13 +113,12 @@ def restore(
     chosen = _numbers(faces)
 
     from prefrestore.batch import PhotoRestorer, is_done, run_tasks
+    from prefrestore.cli.recipe import Recipe
     from prefrestore.imageio import WRITABLE_SUFFIXES
     from prefrestore.options import RestoreOptions
     from prefrestore.plan import make_plan
 
     plan = make_plan(inputs, output, kept_suffixes=WRITABLE_SUFFIXES)
-    work = bool(plan.tasks) and not dry_run and not (skip_existing and all(map(is_done, plan.tasks)))
-    place = pick_device(device.value) if work else "cpu"
     options = RestoreOptions(
         faces=chosen,
         prompt=prompt,
@@ -93,13 +126,42 @@ def restore(
         seed=seed,
         fidelity=fidelity,
         guidance_scale=guidance_scale,
+        samples=samples,
+        uncertainty=uncertainty,
+        choice=choose.value if choose else None,
         scale=scale,
-        background=_background(background, place) if work and background is not None else None,
         aligned=aligned,
     )
-    pipeline = load_pipeline(preset, model, place, dtype.value) if work else None
-    restorer = PhotoRestorer(pipeline, options, crops=crops, compare=compare)
-    outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, skip_existing=skip_existing)
+    recipe = Recipe(
+        options=options,
+        device=device.value,
+        dtype=dtype.value,
+        preset=preset,
+        model=model,
+        preference=not no_preference,
+        background=background,
+        crops=crops,
+        compare=compare,
+        batch_faces=batch_faces,
+    )
+    if engine is Engine.ray and not dry_run:
+        from prefrestore.engines.manifest import MANIFEST_NAME, Manifest
+        from prefrestore.engines.ray_data import restore_on_ray
+
+        outcomes = restore_on_ray(
+            plan.tasks,
+            recipe,
+            manifest=Manifest(output / MANIFEST_NAME),
+            settings=recipe.settings(),
+            skip_existing=skip_existing,
+            jobs=jobs,
+            device=device.value,
+            workers=workers,
+        )
+    else:
+        work = bool(plan.tasks) and not dry_run and not (skip_existing and all(map(is_done, plan.tasks)))
+        restorer = recipe() if work else PhotoRestorer(None, options)
+        outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, skip_existing=skip_existing)
     if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed]):
         raise typer.Exit(1)
 
@@ -118,7 +180,7 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_pipeline(preset: str, model: Path | None, device: str, dtype: str) -> Any:
+def load_pipeline(preset: str, model: Path | None, device: str, dtype: str, *, preference: bool = True) -> Any:
     """The preset's pipeline, or the one in the folder `model`, on `device`; raises WeightsError,
     InvalidInputError.
     """
@@ -131,15 +193,10 @@ def load_pipeline(preset: str, model: Path | None, device: str, dtype: str) -> A
     # Loading takes a second; two libraries' bars about it would drown what the user asked for.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    pipeline = load_preset_pipeline(preset, folder=model, dtype=getattr(torch, dtype)).to(device)
+    options = {"folder": model, "dtype": getattr(torch, dtype), "preference": preference}
+    pipeline = load_preset_pipeline(preset, **options).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-def _background(path: Path, device: str) -> Any:
-    from prefrestore.background import load_background
-
-    return load_background(path, device=device)
 
 
 def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:

@@ -28,6 +28,7 @@ STAGES = {
     "semantic": ("semantic", "Step 1: the language model writes the clean image's tokens."),
     "encoder": ("encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
     "fidelity": ("fidelity", "Step 2: the flow restores texture under both conditions."),
+    "preference": ("preference", "Step 3: human preference as a constraint, by reinforcement learning in the loop."),
     "scorer": ("scorer", "The preference scorer, on pairs of known order."),
     "assemble": ("assemble", "Put the trained parts together: one pipeline folder with its hashes."),
     "all": ("everything", "Every stage in order, from folders of faces to a finished pipeline folder."),

@@ -79,20 +79,28 @@ def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = 
 
 
 def load_preset_pipeline(
-    name: str = "compact", *, folder: Path | str | None = None, dtype: torch.dtype = torch.float32
+    name: str = "compact",
+    *,
+    folder: Path | str | None = None,
+    dtype: torch.dtype = torch.float32,
+    preference: bool = True,
 ) -> PrefRestorePipeline:
     """The pipeline of a preset: ``compact`` with the bundled weights, ``tiny`` with random ones for tests.
+
+    With its preference adapter, where the folder has one (``preference/``, covered by the recorded hashes).
 
     Args:
         name: a preset.
         folder: a pipeline folder in place of the bundled weights; its hashes are checked when it records them.
         dtype: of the weights in memory; the files are half precision.
+        preference: False leaves the adapter out: the base model.
 
     Raises:
         InvalidInputError: no such preset.
         WeightsError: the weights are missing, or differ from their recorded hashes.
     """
     from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.preference.adapter import load_adapter
 
     preset = load_preset(name)
     if folder is None and name == "tiny":
@@ -101,5 +109,11 @@ def load_preset_pipeline(
     path = bundled_folder(name) if folder is None else Path(folder)
     hashes = verify(path)
     pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
-    pipeline.weight_hashes = {name: value for name, value in hashes.items() if name.endswith(".safetensors")}
+    adapter = path / "preference"
+    aligned = preference and adapter.is_dir()
+    if aligned:
+        load_adapter(pipeline.transformer, adapter)
+        pipeline.transformer.to(dtype)
+    used = {key: value for key, value in hashes.items() if aligned or not key.startswith("preference/")}
+    pipeline.weight_hashes = {key: value for key, value in used.items() if key.endswith(".safetensors")}
     return pipeline

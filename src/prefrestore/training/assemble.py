@@ -53,12 +53,16 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     shutil.rmtree(beside, ignore_errors=True)
     pipeline.to(torch.float16).save_pretrained(beside)
     forget_origins(beside)
+    adapter = config.output_dir / "preference"
+    if adapter.is_dir():
+        shutil.copytree(adapter, beside / "preference")
     write_hashes(beside)
     if config.destination.exists():
         shutil.rmtree(config.destination)
     os.replace(beside, config.destination)
 
-    half = restore(load_preset_pipeline(config.preset, folder=config.destination), lq, config.seed)
+    # The base in both precisions: the adapter's file is half precision already.
+    half = restore(load_preset_pipeline(config.preset, folder=config.destination, preference=False), lq, config.seed)
     difference = np.abs(full - half) * 255
     sizes = {file: file.stat().st_size for file in sorted(config.destination.rglob("*")) if file.is_file()}
     for file, size in sizes.items():

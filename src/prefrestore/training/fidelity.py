@@ -23,16 +23,9 @@ from prefrestore.texture import flow
 from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
+from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import (
-    LatentPairs,
-    cached_pairs,
-    degraded_batch,
-    load_training_mix,
-    load_validation,
-    parameter_hash,
-)
-from prefrestore.training.stage import StageConfig
+from prefrestore.training.pairs import degraded_batch, load_validation
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
@@ -43,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(StageConfig):
+class Config(PairsConfig):
     """``prefrestore train fidelity``.
 
     Args:
@@ -66,11 +59,9 @@ class Config(StageConfig):
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
-    degradation: str = "training"
     steps: int = 780
     batch_size: int = 16
     learning_rate: float = 5e-4
-    pairs: int = 5120
     condition_dropout: float = 0.1
     query_dropout: float = 0.1
     time_exponent: float = 0.5
@@ -208,35 +199,6 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
         transformer=transformer,
         **preset.pipeline_config(),
     )
-
-
-def latent_pairs(pipeline: PrefRestorePipeline, config: Config, log: Callable[[str], None]) -> LatentPairs:
-    """The cache of ``config.pairs`` seeded pairs; nine in ten of the captions that exist are told (METHOD.md)."""
-    from prefrestore.weights import folder_hashes
-
-    faces = load_training_mix(config.data, pipeline.face_size)
-
-    def compute(first: int, last: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([config.seed, first])
-        drawn = faces.draw(last - first, seed=config.seed, step=first)
-        lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
-        captions = [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
-        images, clean = to_signed(lq), to_signed(targets)
-        with torch.no_grad():
-            queries = pipeline.encode_semantics(images, captions)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-                lq_latents = pipeline.encode_texture(images)
-                clean_latents = pipeline.autoencoder.encode(clean).latent.float()
-        clean_latents = clean_latents * pipeline.autoencoder.config.scaling_factor
-        arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
-        return {name: value.float().numpy() for name, value in arrays.items()} | {"targets": targets}
-
-    # Of the autoencoder only the encoder counts: this stage trains the decoder.
-    frozen = ("lq_encoder", "image_tokenizer", "text_tokenizer", "language_model")
-    hashes: dict[str, object] = {name: folder_hashes(Path(config.output_dir) / name) for name in frozen}
-    hashes["encoder"] = parameter_hash(pipeline.autoencoder, skip="decoder")
-    key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
-    return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:

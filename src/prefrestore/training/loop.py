@@ -23,7 +23,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
+from prefrestore.training.progress import progress
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
@@ -41,6 +42,7 @@ class LoopConfig:
         max_minutes: stop (with a checkpoint) after this long, so that a long run can be made of short ones.
         mixed_precision: ``no`` or ``bf16``; parameters and moments stay float32.
         num_workers: processes that prepare batches; 0 prepares them in the loop.
+        tracker: who is told the curves beside ``log.jsonl``: ``none``, or one of Accelerate's names.
     """
 
     output_dir: Path
@@ -61,6 +63,7 @@ class LoopConfig:
     num_workers: int = 0
     max_minutes: float | None = None
     resume: bool = True
+    tracker: str = "none"
 
 
 class _StepBatches(torch.utils.data.Dataset):
@@ -82,6 +85,27 @@ def step_generator(seed: int, step: int, rank: int = 0, device: str | torch.devi
     return torch.Generator(device).manual_seed(mixed % (2**63))
 
 
+def new_accelerator(config: LoopConfig) -> Accelerator:
+    """Accelerate's view of this process, and its tracker if one is wanted.
+
+    Raises:
+        InvalidInputError: no such tracker.
+        MissingDependencyError: its package is absent.
+    """
+    if config.tracker == "none":
+        return Accelerator()
+    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+    if config.tracker not in LOGGER_TYPE_TO_CLASS:
+        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+        raise InvalidInputError(f"there is no tracker '{config.tracker}': take none, {known}")
+    if config.tracker not in get_available_trackers():
+        raise MissingDependencyError(f"the tracker {config.tracker} is not installed; --tracker none does without it")
+    accelerator = Accelerator(log_with=config.tracker, project_dir=config.output_dir)
+    accelerator.init_trackers("tracker")
+    return accelerator
+
+
 def learning_rate_at(step: int, config: LoopConfig) -> float:
     """Linear warm-up, then half a cosine from the peak to ``final_lr_ratio`` times the peak at ``steps``."""
     if step < config.warmup_steps:
@@ -101,6 +125,9 @@ class Trainer:
         make_batch: step -> keyword tensors for the objective; a pure function of the step.
         config: see `LoopConfig`.
         sample: called every ``sample_every`` steps with the averaged weights in place; returns a grid to save.
+        after_step: called with the losses of each step; True ends the run (with a checkpoint).
+        extra_tensors: what else a run changes; kept in the checkpoint, and filled in place from it.
+        notes: the same for plain numbers and texts: a dictionary of JSON values, updated in place.
     """
 
     def __init__(
@@ -110,6 +137,9 @@ class Trainer:
         config: LoopConfig,
         *,
         sample: Callable[[], Image.Image] | None = None,
+        after_step: Callable[[dict[str, float]], bool] | None = None,
+        extra_tensors: Mapping[str, Tensor] | None = None,
+        notes: dict[str, Any] | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         if config.steps < 1 or config.batch_size < 1:
@@ -117,8 +147,9 @@ class Trainer:
         if config.mixed_precision not in ("no", "bf16"):
             raise InvalidInputError(f"mixed_precision is no or bf16, not '{config.mixed_precision}'")
         # Precision is the loop's own affair: Accelerate's is one for the whole process, and stages differ in theirs.
-        self.accelerator = accelerator or Accelerator()
-        self.config, self.make_batch, self.sample = config, make_batch, sample
+        self.accelerator = accelerator or new_accelerator(config)
+        self.config, self.make_batch, self.sample, self.after_step = config, make_batch, sample, after_step
+        self.extra_tensors, self.notes = dict(extra_tensors or {}), {} if notes is None else notes
         self.trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InvalidInputError("the objective has no parameter to train")
@@ -140,7 +171,7 @@ class Trainer:
         """Write the checkpoint."""
         if not self.accelerator.is_main_process:
             return
-        tensors: dict[str, Tensor] = {}
+        tensors = {f"extra.{name}": value.detach() for name, value in self.extra_tensors.items()}
         for name, parameter in self.trained.items():
             tensors[f"model.{name}"] = parameter.detach()
             tensors[f"average.{name}"] = self.average[name]
@@ -148,19 +179,24 @@ class Trainer:
                 tensors[f"optimizer.{key}.{name}"] = value
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
         beside = self.state_file.with_suffix(".part")
-        save_file({key: value.contiguous() for key, value in tensors.items()}, beside, {"step": str(self.step)})
+        about = {"step": str(self.step), "notes": json.dumps(self.notes)}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, beside, about)
         os.replace(beside, self.state_file)
 
     def load(self) -> None:
         """Read the checkpoint; WeightsError when it is of another model."""
         with safe_open(self.state_file, "pt") as file:
             self.step = int(file.metadata()["step"])
+            self.notes.update(json.loads(file.metadata().get("notes", "{}")))
             keys = set(file.keys())
-            missing = [name for name in self.trained if f"model.{name}" not in keys]
+            wanted = [f"model.{name}" for name in self.trained] + [f"extra.{name}" for name in self.extra_tensors]
+            missing = [name for name in wanted if name not in keys]
             if missing:
                 more = len(missing) - 1
                 raise WeightsError(f"{self.state_file}: this checkpoint has no {missing[0]} (and {more} more)")
             with torch.no_grad():
+                for name, value in self.extra_tensors.items():
+                    value.copy_(file.get_tensor(f"extra.{name}"))
                 for name, parameter in self.trained.items():
                     parameter.copy_(file.get_tensor(f"model.{name}"))
                     self.average[name].copy_(file.get_tensor(f"average.{name}"))
@@ -218,10 +254,11 @@ class Trainer:
         log_file = Path(config.output_dir) / "log.jsonl"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         mark, mark_step = time.monotonic(), self.step
-        with _progress(config, self.accelerator.is_main_process) as report:
+        with progress(config.steps, self.accelerator.is_main_process) as report:
             for batch in loader:
                 losses = self.train_step(batch)
                 history.append(losses)
+                done = self.after_step is not None and self.after_step(losses)
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     now = time.monotonic()
                     rate = (self.step - mark_step) * config.batch_size / max(now - mark, 1e-9)
@@ -229,16 +266,17 @@ class Trainer:
                     window = history[-config.log_every :]
                     means = {key: sum(row[key] for row in window) / len(window) for key in window[0]}
                     report(self.step, means, rate)
+                    self.accelerator.log(means, step=self.step)
                     if self.accelerator.is_main_process:
                         row = {"step": self.step, "samples_per_second": round(rate, 2)} | means
                         with log_file.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                 out_of_time = config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
-                if self.step % config.save_every == 0 or self.step == config.steps or out_of_time:
+                if self.step % config.save_every == 0 or self.step == config.steps or out_of_time or done:
                     self.save()
                 if self.sample is not None and (self.step % config.sample_every == 0 or self.step == config.steps):
                     self._write_grid()
-                if out_of_time:
+                if out_of_time or done:
                     break
         return history
 
@@ -250,20 +288,3 @@ class Trainer:
         folder = Path(self.config.output_dir) / "samples"
         folder.mkdir(parents=True, exist_ok=True)
         grid.save(folder / f"step_{self.step:06d}.png")
-
-
-@contextmanager
-def _progress(config: LoopConfig, enabled: bool) -> Iterator[Callable[[int, dict[str, float], float], None]]:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    count, text = TextColumn("{task.completed}/{task.total}"), TextColumn("{task.description}")
-    with Progress(BarColumn(), count, TimeRemainingColumn(), text, disable=not enabled) as progress:
-        task = progress.add_task("", total=config.steps)
-
-        def report(step: int, losses: dict[str, float], rate: float) -> None:
-            text = " ".join(f"{key} {value:.4f}" for key, value in losses.items())
-            progress.update(task, completed=step, description=f"{text}  {rate:.1f}/s")
-            if not progress.console.is_terminal:
-                progress.console.print(f"step {step}: {text}  {rate:.1f} samples/s", highlight=False)
-
-        yield report

@@ -87,6 +87,9 @@ class LatentPairs:
         return tensors | {"targets": to_signed(self.targets[index])}
 
 
+CHUNK = 32
+"""How many pairs are drawn and computed at once."""
+
 _NAMES = ("lq_latents", "clean_latents", "queries", "targets")
 
 
@@ -96,7 +99,6 @@ def cached_pairs(
     compute: Callable[[int, int], dict[str, np.ndarray]],
     *,
     key: dict[str, object],
-    chunk: int = 32,
     log: Callable[[str], None] = print,
 ) -> LatentPairs:
     """Open the cache in ``folder``, computing what is missing; a build that was stopped goes on where it was.
@@ -111,7 +113,7 @@ def cached_pairs(
     done = state["done"] if state.get("key") == key and state.get("count") == count else 0
     arrays: dict[str, np.memmap] = {}
     while done < count:
-        last = min(done + chunk, count)
+        last = min(done + CHUNK, count)
         for name, value in compute(done, last).items():
             stored = value if value.dtype == np.uint8 else value.astype(np.float16)
             if name not in arrays:
@@ -120,7 +122,7 @@ def cached_pairs(
                 arrays[name] = np.lib.format.open_memmap(path, mode=mode, dtype=stored.dtype, shape=shape)
             arrays[name][done:last] = stored
         done = last
-        if done % (chunk * 16) == 0 or done == count:
+        if done % (CHUNK * 16) == 0 or done == count:
             for array in arrays.values():
                 array.flush()
             beside = record.with_suffix(".part")

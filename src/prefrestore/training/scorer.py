@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.preference.bradley_terry import bradley_terry_loss, reliability
 from prefrestore.preference.known_order import LADDERS, PAIRS, alike, preference_of
 from prefrestore.preference.reliability import reliability_diagram
@@ -100,7 +101,7 @@ def ladder_of(
     if kind in LADDERS:
         return np.stack(LADDERS[kind](face, rng)), PAIRS
     if restored is None:
-        raise ValueError(f"there is no restorer for pairs of the kind '{kind}'")
+        raise InvalidInputError(f"there is no restorer for pairs of the kind '{kind}'")
     index = int(rng.integers(len(restored)))
     if kind == "round trip":
         return restored.round_trip(index), ((0, 1),)
@@ -145,11 +146,11 @@ def held_out_margins(
         for row in range(len(faces)):
             rng = np.random.default_rng([seed, place, row])
             add(kind, np.stack(LADDERS[kind](np.array(faces.images[row]), rng)), PAIRS)
-    for index in range(len(restored) if restored is not None else 0):
-        assert restored is not None
-        add("round trip", restored.round_trip(index), ((0, 1),))
-        for setting in range(len(SETTINGS)):
-            add("restored", restored.ladder(index, setting), PAIRS)
+    if restored is not None:
+        for index in range(len(restored)):
+            add("round trip", restored.round_trip(index), ((0, 1),))
+            for setting in range(len(SETTINGS)):
+                add("restored", restored.ladder(index, setting), PAIRS)
     return {kind: np.array(values) for kind, values in margins.items()}
 
 

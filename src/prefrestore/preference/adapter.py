@@ -1,0 +1,148 @@
+"""The preference adapter: a low-rank change (LoRA, arXiv 2106.09685) of the denoiser's attention, as a PEFT folder.
+
+Files and key names are PEFT's own (``adapter_config.json``, ``adapter_model.safetensors``), so that the published
+adapter loads and ours can be used elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from prefrestore.errors import WeightsError
+
+if TYPE_CHECKING:
+    from diffusers import SanaTransformer2DModel
+
+TARGETS = tuple(f"{block}.{layer}" for block in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0"))
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+_PREFIX = "base_model.model."
+
+
+def add_adapter(transformer: SanaTransformer2DModel, name: str, *, rank: int, alpha: int, seed: int = 0) -> None:
+    """A new adapter that changes nothing yet (its second factors are zero) and becomes the active one.
+
+    Args:
+        rank, alpha: the change of a layer is ``alpha / rank * B A`` with ``A`` of ``rank`` rows.
+        seed: of the first factors.
+    """
+    from peft import LoraConfig
+
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS), init_lora_weights=True)
+    with torch.random.fork_rng(devices=[]), _knowing_what_we_do():
+        torch.manual_seed(seed)  # PEFT draws from the global generator
+        transformer.add_adapter(config, adapter_name=name)
+    transformer.set_adapter(name)
+
+
+@contextmanager
+def _knowing_what_we_do() -> Iterator[None]:
+    """PEFT warns of a second adapter; two are what on-policy training needs."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")
+        yield
+
+
+def adapter_tensors(transformer: SanaTransformer2DModel, name: str) -> dict[str, Tensor]:
+    """The adapter's parameters themselves (not copies), by the name of their layer and factor."""
+    marker = f".{name}."
+    return {key.replace(marker, "."): value for key, value in transformer.named_parameters() if marker in key}
+
+
+def adapter_names(transformer: SanaTransformer2DModel) -> list[str]:
+    """The adapters that the denoiser carries."""
+    return list(getattr(transformer, "peft_config", {}))
+
+
+@contextmanager
+def using_adapter(transformer: SanaTransformer2DModel, name: str | None) -> Iterator[None]:
+    """The denoiser with this adapter, or with none, for the duration of the block; then with the one before."""
+    before = transformer.active_adapters()
+    try:
+        if name is None:
+            transformer.disable_adapters()
+        else:
+            transformer.set_adapter(name)
+        yield
+    finally:
+        transformer.enable_adapters()
+        transformer.set_adapter(before)
+
+
+def save_adapter(transformer: SanaTransformer2DModel, name: str, folder: Path, dtype: torch.dtype) -> None:
+    """Write the adapter as a PEFT folder; each file is written beside its place and renamed into it."""
+    from safetensors.torch import save_file
+
+    from prefrestore.atomic import written_beside
+
+    tensors = adapter_tensors(transformer, name)
+    values = {_PREFIX + key: value.detach().cpu().to(dtype).contiguous() for key, value in tensors.items()}
+    with written_beside(folder / WEIGHTS) as part:
+        save_file(values, part, metadata={"format": "pt"})
+    config = transformer.peft_config[name].to_dict() | {"inference_mode": True, "base_model_name_or_path": None}
+    plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+    with written_beside(folder / CONFIG) as part:
+        part.write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def load_adapter(transformer: SanaTransformer2DModel, folder: Path, name: str = "preference") -> None:
+    """Put the adapter of a PEFT folder on the denoiser and make it the active one.
+
+    Raises:
+        WeightsError: a file is missing or broken, or its rank, layers or shapes are not those that it states.
+    """
+    from peft import LoraConfig
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).is_file():
+            raise WeightsError(f"{folder / file}: the preference adapter is missing; a base model is not used instead")
+    try:
+        config = LoraConfig.from_pretrained(str(folder))
+        stored = load_file(folder / WEIGHTS)
+    except (SafetensorError, ValueError, TypeError, KeyError, OSError) as error:
+        raise WeightsError(f"{folder}: the preference adapter cannot be read ({error})") from error
+    stored = {key.removeprefix(_PREFIX): value for key, value in stored.items()}
+    with torch.random.fork_rng(devices=[]), _knowing_what_we_do():
+        try:
+            transformer.add_adapter(config, adapter_name=name)
+        except ValueError as error:
+            raise WeightsError(f"{folder}: the preference adapter does not fit this denoiser ({error})") from error
+    mine = adapter_tensors(transformer, name)
+    if problems := _differences(mine, stored):
+        transformer.delete_adapters(name)
+        raise WeightsError(f"{folder / WEIGHTS}: the adapter does not fit: {problems}")
+    with torch.no_grad():
+        for key, value in mine.items():
+            value.copy_(stored[key])
+            value.requires_grad_(False)
+    transformer.set_adapter(name)
+    for value in mine.values():
+        value.requires_grad_(False)
+
+
+def _differences(mine: dict[str, Tensor], stored: dict[str, Tensor]) -> str:
+    """What is missing, unexpected or of another shape, in words; empty when all is as it should be."""
+    shapes = [
+        f"{key} is {tuple(stored[key].shape)} instead of {tuple(mine[key].shape)}"
+        for key in sorted(mine.keys() & stored.keys())
+        if mine[key].shape != stored[key].shape
+    ]
+    kinds = {
+        "missing": sorted(mine.keys() - stored.keys()),
+        "unexpected": sorted(stored.keys() - mine.keys()),
+        "mis-shaped": shapes,
+    }
+    return "; ".join(
+        f"{kind}: {', '.join(keys[:3])}" + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+        for kind, keys in kinds.items()
+        if keys
+    )

@@ -1,0 +1,221 @@
+"""Step 3: on-policy preference optimisation of the flow, by a low-rank adapter on the denoiser's attention.
+
+Each step draws some LQ images, restores each ``group_size`` times, rewards the restorations and moves the adapter: one
+round of sampling and one update, so the loop of the other stages serves unchanged and a killed run resumes to the same
+losses. Pref-Restore (arXiv 2601.19506); the objectives are those of `prefrestore.preference.objectives`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from prefrestore.atomic import written_beside
+from prefrestore.errors import InvalidInputError
+from prefrestore.preference.adapter import adapter_tensors, add_adapter, save_adapter, using_adapter
+from prefrestore.preference.objectives import old_policy_decay, update_average
+from prefrestore.preference.rewards import build_mix, build_reward, parse_mix
+from prefrestore.preference.rewards.guard import HeldOutGuard
+from prefrestore.training.images import grid, to_signed
+from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
+from prefrestore.training.loop import Trainer, new_accelerator
+from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.policy import OBJECTIVES, PolicySettings
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline import PrefRestorePipeline
+
+POLICY, OLD = "default", "old"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(PairsConfig):
+    """``prefrestore train preference``.
+
+    Args:
+        data: folders of aligned faces (or the layout of the project's data card).
+        output_dir: the adapter is written to ``preference/`` in it, and the cached pairs lie there.
+        preset: names the architecture.
+        model: pipeline folder to align; the preset's own weights (without their adapter) where it is not given.
+        degradation: a preset of `prefrestore.degrade`.
+        pairs: how many degraded pairs are cached.
+        objective: ``nft`` (DiffusionNFT), ``grpo`` (Flow-GRPO) or ``reward-gradient`` (ReFL, DRaFT).
+        rewards: the mix, as ``name=weight`` with commas between.
+        held_out: a reward that is watched and not optimised; ``none`` watches nothing.
+        held_out_tolerance: how far its smoothed value may fall below its best, in its own unit.
+        held_out_patience: after how many such steps in a row the run stops.
+        batch_size: LQ images a step (and process).
+        group_size: restorations of each.
+        sample_steps: steps of the sampler, while training.
+        solver: ``dpm`` or ``euler``, for nft and reward-gradient; grpo takes the stochastic steps of its own.
+        gradient_steps: reward-gradient goes back through so many last steps of the sampler.
+        time_exponent: nft's times are t = u ** time_exponent with u uniform; 1 is the paper's. A sampler of one step
+            only ever asks for t = 1, so small values teach it sooner.
+        noise_level: grpo's eta, how stochastic its steps are.
+        beta: nft's guidance strength b.
+        advantage_clip: nft's A_max.
+        clip_range: grpo's bound on the ratio of probabilities.
+        kl_weight: weight of ``mean((v - v_reference)^2)``.
+        entropy_weight: weight of the agreement of a group: minus the squared distance of a latent to its group's mean.
+        rank, alpha: of the adapter.
+        tracker: who is told the curves beside ``log.jsonl``: ``none``, or a name that Accelerate knows.
+    """
+
+    model: Path | None = None
+    objective: str = "nft"
+    rewards: str = "identity=1,lpips=1,landmarks=0.5,preference=0.5"
+    held_out: str = "psnr"
+    held_out_tolerance: float = 0.5
+    held_out_patience: int = 5
+    steps: int = 60
+    batch_size: int = 4
+    group_size: int = 8
+    learning_rate: float = 3e-4
+    sample_steps: int = 1
+    solver: str = "dpm"
+    gradient_steps: int = 1
+    time_exponent: float = 1.0
+    noise_level: float = 0.7
+    beta: float = 0.1
+    advantage_clip: float = 5.0
+    clip_range: float = 1e-3
+    kl_weight: float = 1e-4
+    entropy_weight: float = 0.0
+    rank: int = 32
+    alpha: int = 64
+    tracker: str = "tensorboard"
+    sample_every: int = 20
+    save_every: int = 10
+
+    def policy(self) -> PolicySettings:
+        """What the objective needs of this."""
+        return PolicySettings(
+            group_size=self.group_size,
+            sample_steps=self.sample_steps,
+            solver=self.solver,
+            gradient_steps=self.gradient_steps,
+            time_exponent=self.time_exponent,
+            noise_level=self.noise_level,
+            beta=self.beta,
+            advantage_clip=self.advantage_clip,
+            clip_range=self.clip_range,
+            kl_weight=self.kl_weight,
+            entropy_weight=self.entropy_weight,
+        )
+
+
+def load_base(config: Config) -> PrefRestorePipeline:
+    """The pipeline to align: without an adapter, frozen, in float32."""
+    from prefrestore.presets import load_preset_pipeline
+
+    pipeline = load_preset_pipeline(config.preset, folder=config.model, preference=False)
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the adapter and write ``output_dir/preference``.
+
+    Raises:
+        InvalidInputError: an argument is out of range, a reward has no gradients or no caption, the held-out reward is
+            optimised.
+        WeightsError, MissingDependencyError: what a reward needs is not there.
+    """
+    if config.objective not in OBJECTIVES:
+        raise InvalidInputError(f"the objective is one of {', '.join(OBJECTIVES)}, not '{config.objective}'")
+    mix = build_mix(parse_mix(config.rewards))
+    guard = None
+    if config.held_out != "none":
+        watched = build_reward(config.held_out)
+        guard = HeldOutGuard(watched, mix, tolerance=config.held_out_tolerance, patience=config.held_out_patience)
+    pipeline = load_base(config)
+    add_adapter(pipeline.transformer, OLD, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    add_adapter(pipeline.transformer, POLICY, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
+    objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), guard=guard, policy=POLICY, old=OLD)
+
+    pairs = latent_pairs(pipeline, config, log)
+    captions = pair_captions(config, pipeline.face_size)
+    if mix.needs_caption and not any(captions):
+        raise InvalidInputError(f"the rewards {config.rewards} need captions, and the training faces have none")
+
+    def make_batch(step: int) -> dict[str, Any]:
+        rng = np.random.default_rng([config.seed, 2, step])
+        index = np.sort(rng.choice(len(pairs), size=config.batch_size, replace=False))
+        batch = pairs.batch(index)
+        del batch["clean_latents"]
+        return batch | {"captions": [captions[i] for i in index]}
+
+    notes: dict[str, Any] = {}
+
+    def after_step(losses: dict[str, float]) -> bool:
+        update_average(old.values(), policy.values(), old_policy_decay(trainer.step))
+        if guard is None:
+            return False
+        stop = guard.update(losses["held_out"])
+        notes["guard"] = guard.state_dict()
+        if stop:
+            fall = f"{guard.reward.name} fell from {guard.best:.4f} to {guard.smoothed:.4f}"
+            log(f"stopped at step {trainer.step}: the held-out {fall}")
+        return stop
+
+    loop = config.loop("preference", ema_decay=0.9, weight_decay=1e-4, warmup_steps=0, tracker=config.tracker)
+    accelerator = new_accelerator(loop)
+    pipeline.to(accelerator.device)
+    trainer = Trainer(
+        objective,
+        make_batch,
+        loop,
+        accelerator=accelerator,
+        sample=_seed_sheet(pipeline, config),
+        after_step=after_step,
+        extra_tensors={f"old.{name}": value for name, value in old.items()},
+        notes=notes,
+    )
+    if guard is not None and "guard" in notes:
+        guard.load_state_dict(notes["guard"])
+    if not (guard is not None and guard.stopped):
+        trainer.fit()
+    with trainer.averaged_weights():
+        folder = Path(config.output_dir) / "preference"
+        save_adapter(pipeline.transformer, POLICY, folder, torch.float16)
+    with written_beside(folder / "training.json") as part:
+        part.write_text(json.dumps(_recipe(config, trainer.step), indent=2) + "\n")
+    return trainer
+
+
+def _recipe(config: Config, steps: int) -> dict[str, Any]:
+    """How the adapter was made, without the paths of the machine that made it."""
+    kept = ["objective", "rewards", "held_out", "batch_size", "learning_rate", "seed", "degradation", "pairs"]
+    kept += ["rank", "alpha", "preset", "mixed_precision"]
+    return {"steps": steps} | {name: getattr(config, name) for name in kept} | vars(config.policy())
+
+
+def _seed_sheet(pipeline: PrefRestorePipeline, config: Config) -> Callable[[], Image.Image]:
+    """Rows of a grid: degraded validation faces, the base, four seeds of the policy, the clean faces."""
+    validation = load_validation(config.data, pipeline.face_size)
+    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
+    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
+
+    def sheet() -> Image.Image:
+        conditions = pipeline.conditions(to_signed(lq).to(pipeline.device))
+
+        def restored(seed: int) -> Tensor:
+            noise = torch.randn(conditions.lq_latents.shape, generator=torch.Generator().manual_seed(seed))
+            return pipeline.decode(pipeline.sample(conditions, noise, fidelity=0.0)) * 2 - 1
+
+        with using_adapter(pipeline.transformer, None):
+            base = restored(0)
+        return grid([to_signed(lq), base, *(restored(seed) for seed in range(4)), to_signed(targets)])
+
+    return sheet
