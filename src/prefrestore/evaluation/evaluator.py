@@ -7,11 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrestore.errors import MissingDependencyError, WeightsError
+from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
 from prefrestore.evaluation.metrics import psnr, ssim
 from prefrestore.evaluation.niqe import niqe
 
 METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "identity", "landmarks", "niqe")
+MODELS = ("lpips_alex", "lpips_vgg", "identity", "landmarks")
+"""The metrics that take a network, which `Evaluator` may leave out."""
 # A detection further than this part of the side from the true points (mean of five) is of something else.
 _FAR = 0.1
 
@@ -117,7 +119,8 @@ class Evaluator:
     def compare(self, picture: Picture, seen: Observation, frame: Frame) -> dict[str, float | None]:
         """The metrics of one picture, as in `measure`, from what was seen in it."""
         row: dict[str, float | None] = dict.fromkeys((*METRICS, "fallback"))
-        row |= {"psnr": psnr(frame.picture, picture), "ssim": ssim(frame.picture, picture), "niqe": niqe(picture)}
+        row |= {"psnr": psnr(frame.picture, picture), "ssim": ssim(frame.picture, picture)}
+        row["niqe"] = naturalness(picture)
         for net in self._lpips:
             row[f"lpips_{net}"] = self.perceptual(net, seen, frame.seen)
         if seen.vector is not None and frame.seen.vector is not None:
@@ -155,6 +158,14 @@ class Evaluator:
         if not found or min(distances) > _FAR * picture.shape[0]:
             return None
         return found[int(np.argmin(distances))]
+
+
+def naturalness(picture: Picture) -> float | None:
+    """NIQE, or None for a picture that is too small to have it."""
+    try:
+        return niqe(picture)
+    except InvalidInputError:
+        return None
 
 
 def summarise(rows: list[dict[str, float | None]]) -> dict[str, Any]:

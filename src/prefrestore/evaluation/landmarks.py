@@ -30,6 +30,23 @@ def mean_distance(first: NDArray[np.float64], second: NDArray[np.float64]) -> fl
     return float(np.linalg.norm(first - second, axis=1).mean())
 
 
+def shapes_path() -> Path:
+    """Where the trained shapes are installed.
+
+    Raises:
+        MissingDependencyError: they are not.
+    """
+    try:
+        path = Path(str(metadata.distribution(_PACKAGE).locate_file(_SHAPES)))
+    except metadata.PackageNotFoundError as error:
+        raise MissingDependencyError(
+            f"landmarks need dlib and 68 shapes: pip install prefrestore[eval] ({error})."
+        ) from error
+    if not path.is_file():
+        raise MissingDependencyError(f"{path} is missing: reinstall {_PACKAGE}==0.1.0.")
+    return path
+
+
 class LandmarkMeter:
     """dlib's detector and 68-point predictor.
 
@@ -40,14 +57,11 @@ class LandmarkMeter:
     def __init__(self) -> None:
         try:
             import dlib
-
-            path = Path(str(metadata.distribution(_PACKAGE).locate_file(_SHAPES)))
-        except (ImportError, metadata.PackageNotFoundError) as error:
+        except ImportError as error:
             raise MissingDependencyError(
                 f"landmarks need dlib and 68 shapes: pip install prefrestore[eval] ({error})."
             ) from error
-        if not path.is_file():
-            raise MissingDependencyError(f"{path} is missing: reinstall {_PACKAGE}==0.1.0.")
+        path = shapes_path()
         self._detect = dlib.get_frontal_face_detector()
         self._predict = dlib.shape_predictor(str(path))
 

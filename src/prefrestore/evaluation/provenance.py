@@ -1,0 +1,56 @@
+"""By what a value was measured: versions, and the hash of every network's file."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from prefrestore.weights import file_hash
+
+_PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "opencv-python-headless", "pillow", "dlib-bin")
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, and the libraries that values depend on; absent ones are left out."""
+    from prefrestore import __version__
+
+    found = {"prefrestore": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def metric_weights(missing: Mapping[str, str], inception: Path | None = None) -> dict[str, dict[str, str]]:
+    """By metric: the network's name and the sha256 of its file, for every metric that is not in `missing`."""
+    from prefrestore.evaluation.cache import cached_file
+    from prefrestore.evaluation.landmarks import shapes_path
+    from prefrestore.evaluation.lpips import weight_file
+    from prefrestore.faces.onnx import SFACE, SHA256, YUNET
+
+    niqe = Path(str(resources.files("prefrestore.evaluation") / "niqe_faces.npz"))
+    found = {"niqe": {"network": "Gaussian of 36 features, own fit", "sha256": file_hash(niqe)}}
+    for net, name in (("alex", "AlexNet"), ("vgg", "VGG16")):
+        if f"lpips_{net}" not in missing:
+            found[f"lpips_{net}"] = {
+                "network": f"LPIPS 0.1, {name}",
+                "sha256": file_hash(cached_file(weight_file(net))),
+            }
+    if "identity" not in missing:
+        found["identity"] = {"network": f"SFace ({SFACE})", "sha256": SHA256[SFACE]}
+        found["identity, alignment"] = {"network": f"YuNet ({YUNET})", "sha256": SHA256[YUNET]}
+    if "landmarks" not in missing:
+        found["landmarks"] = {"network": "dlib, 68 points", "sha256": file_hash(shapes_path())}
+    if inception is not None:
+        found["fid, kid"] = {"network": "Inception v3 (2015-12-05)", "sha256": file_hash(inception)}
+    return found
+
+
+def pipeline_weights(pipeline: Any) -> dict[str, Any]:
+    """The preset and the sha256 of the pipeline's files; a pipeline of random weights has none."""
+    return {"preset": pipeline.config.preset, "sha256": dict(pipeline.weight_hashes)}
