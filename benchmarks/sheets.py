@@ -28,3 +28,19 @@ def paired_sheet(triples: Sequence[tuple[Image.Image, Image.Image, Image.Image]]
 def real_sheet(pairs: Sequence[tuple[Image.Image, Image.Image]]) -> Image.Image:
     """LQ, ours; four faces a row, 192 px each."""
     return _sheet(pairs, 192, 4)
+
+
+def seed_sheet(inputs: Sequence[Image.Image], rows: Sequence[Sequence[Sequence[Image.Image]]]) -> Image.Image:
+    """A row a face, 128 px each: its LQ input, then its seeds of each system, systems set apart."""
+    side = 128
+    groups = [[picture] for picture in inputs]
+    columns = [_sheet(groups, side, 1)]
+    for system in range(len(rows[0])):
+        columns.append(_sheet([row[system] for row in rows], side, 1))
+    width = sum(column.width + 2 * _GAP for column in columns) - 2 * _GAP
+    sheet = Image.new("RGB", (width, columns[0].height), "white")
+    x = 0
+    for column in columns:
+        sheet.paste(column, (x, 0))
+        x += column.width + 2 * _GAP
+    return sheet
