@@ -17,8 +17,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.inputs import ImageInput, one_generator_each, prepare_faces
+from prefrestore.reference import procedure
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import write_tokens
+from prefrestore.semantic.ta_tok import TATok
 from prefrestore.semantic.tokenizer import SemanticTokenizer
 from prefrestore.texture import flow, sampler
 from prefrestore.texture.autoencoder import ResidualAutoencoder
@@ -47,7 +49,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         language_model: causal LM that writes the clean image's tokens.
         connectors: LM states and LQ tokens -> the denoiser's condition.
         autoencoder: latents -> image (and, in training, image -> target latents).
-        lq_encoder: LQ image -> estimate of the clean latent.
+        lq_encoder: LQ image -> estimate of the clean latent; None where it is the autoencoder's own encoder.
         transformer: the denoiser.
         face_size: side of the faces, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation, see `prefrestore.presets.FlowConfig`.
@@ -56,16 +58,17 @@ class PrefRestorePipeline(DiffusionPipeline):
         preset: name of the preset it was made from.
     """
 
+    _optional_components = ["lq_encoder"]
     model_cpu_offload_seq = "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder"
 
     def __init__(
         self,
-        image_tokenizer: SemanticTokenizer,
+        image_tokenizer: SemanticTokenizer | TATok,
         text_tokenizer: PreTrainedTokenizerFast,
         language_model: Qwen3ForCausalLM,
         connectors: Connectors,
         autoencoder: ResidualAutoencoder | AutoencoderDC,
-        lq_encoder: LatentEncoder | AutoencoderDC,
+        lq_encoder: LatentEncoder | AutoencoderDC | None,
         transformer: SanaTransformer2DModel,
         face_size: int = 256,
         start: str = "lq_latent",
@@ -103,26 +106,39 @@ class PrefRestorePipeline(DiffusionPipeline):
             preset=preset,
         )
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PrefRestorePipeline:
+        """Also from an assembled model in the published layout: see `prefrestore.reference.hub.load_published`."""
+        from prefrestore.reference.hub import load_published
+
+        published = load_published(pretrained_model_name_or_path, **kwargs)
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs) if published is None else published
+
     @property
     def face_size(self) -> int:
         """Side of the faces that go in and come out, in pixels."""
         return int(self.config.face_size)
 
     @torch.no_grad()
-    def encode_semantics(self, images: Tensor, prompts: Sequence[str | None]) -> Tensor:
-        """LQ faces (B,3,H,W) in [-1,1] and their captions -> dense latent queries (B,N+1,D), the LM's hidden states."""
+    def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], *, constrained: bool = True) -> Tensor:
+        """LQ faces (B,3,H,W) in [-1,1] and their captions -> dense latent queries (B,N+1,D), the LM's hidden states.
+
+        ``constrained``: see `prefrestore.semantic.decoding.write_tokens`.
+        """
         side = self.image_tokenizer.config.image_size
         if images.shape[-1] != side:
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
         tokens = self.image_tokenizer.encode(images)
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
-        return write_tokens(self.language_model, chats, vocabulary, self.image_tokenizer.num_tokens).queries
+        count = self.image_tokenizer.num_tokens
+        return write_tokens(self.language_model, chats, vocabulary, count, constrained=constrained).queries
 
     @torch.no_grad()
     def encode_texture(self, images: Tensor) -> Tensor:
         """LQ faces (B,3,H,W) in [-1,1] -> scaled LQ latents (B,C,h,w), float32: the posterior mean's estimate."""
-        latents = self.lq_encoder.encode(images.to(self.lq_encoder.dtype)).latent
+        encoder = self.autoencoder if self.lq_encoder is None else self.lq_encoder
+        latents = encoder.encode(images.to(encoder.dtype)).latent
         return latents.float() * self.autoencoder.config.scaling_factor
 
     @torch.no_grad()
@@ -216,6 +232,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[Any, int, float, dict[str, Tensor]], dict[str, Tensor]] | None = None,
         queries: Tensor | None = None,
         solver: str | None = None,
+        reference: bool = False,
     ) -> RestorationOutput:
         """Restore aligned faces.
 
@@ -233,6 +250,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             callback_on_step_end: diffusers' callback ``(pipeline, step, t, {"latents": x}) -> dict``.
             queries: dense latent queries (B,N+1,D) to use instead of the LM's; zeros switch the branch off.
             solver: ``euler``, or ``dpm`` (second-order multistep).
+            reference: the published inference, see `prefrestore.reference.procedure`.
 
         Raises:
             InvalidInputError: an argument is outside its range, or counts do not match.
@@ -247,7 +265,11 @@ class PrefRestorePipeline(DiffusionPipeline):
         if len(prompts) != count:
             raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
         generators = one_generator_each(generator, count)
-        conditions = self.conditions(images, prompts, queries)
+        if reference:
+            semantic, images = procedure.views(image, self.image_tokenizer.config.image_size, self.face_size)
+            if queries is None:
+                queries = self.encode_semantics(semantic.to(self._execution_device), prompts, constrained=False)
+        conditions = self.conditions(images.to(self._execution_device), prompts, queries)
         shape = (num_images_per_prompt, *conditions.lq_latents.shape[1:])
         noise = torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators])
 
@@ -257,15 +279,8 @@ class PrefRestorePipeline(DiffusionPipeline):
             changed = callback_on_step_end(self, index, t, {"latents": x})
             return changed.get("latents", x) if changed else x
 
-        latents = self.sample(
-            conditions.repeat(num_images_per_prompt),
-            noise,
-            num_inference_steps,
-            guidance_scale,
-            fidelity,
-            solver,
-            after_step,
-        )
+        chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
+        latents = self.sample(conditions.repeat(num_images_per_prompt), noise, *chosen, callback=after_step)
         self.maybe_free_model_hooks()
         return RestorationOutput(images=self._finish(latents, output_type))
 
