@@ -28,6 +28,7 @@ print("HEAVY:", [name for name in {heavy!r} if name in sys.modules])
         ["degrade", "--help"],
         ["train", "--help"],
         ["info", "--help"],
+        ["convert", "--help"],
         ["preference", "--help"],
         ["preference", "fit", "--help"],
     ],

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli import degrade, info, preference, restore, train
+from prefrestore.cli import ablate, convert, degrade, evaluate, info, preference, restore, train
 from prefrestore.errors import PrefRestoreError
 
 app = typer.Typer(
@@ -40,6 +40,9 @@ app.command("restore", no_args_is_help=True)(restore.restore)
 app.command("degrade", no_args_is_help=True)(degrade.degrade)
 app.add_typer(train.app, name="train")
 app.add_typer(preference.app, name="preference")
+app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
+app.command("ablate", no_args_is_help=True)(ablate.ablate)
+app.command("convert", no_args_is_help=True)(convert.convert)
 app.command("info")(info.info)
 
 
