@@ -97,7 +97,8 @@ def run(options: argparse.Namespace) -> bool:
         raise InvalidInputError("--sheet shows before and after: name an adapter")
     both = protocol_sets(PROTOCOLS["bench"], options.bench, limit=options.limit)
     sets = [faces for faces in both if faces.title in options.levels]
-    pipeline = load_pipeline(options.preset, options.model, pick_device(options.device), "float32")
+    place = pick_device(options.device)
+    pipeline = load_pipeline(options.preset, options.model, place, "float32", preference=False)
     for name, folder in adapters.items():
         load_adapter(pipeline.transformer, folder, name)
     if options.sheet:
@@ -125,8 +126,8 @@ def run(options: argparse.Namespace) -> bool:
         "flow": {key: pipeline.config[key] if value is None else value for key, value in asked},
     }
     results = Results(options.json, settings, resume=True)
-    blank = evaluator.missing
-    results.extra = {"command": sys.argv, "missing": blank, "versions": versions(), "metrics": metric_weights(blank)}
+    results.extra = {"command": sys.argv, "missing": evaluator.missing, "versions": versions()}
+    results.extra["metrics"] = metric_weights(evaluator.available)
     with progress_bar(sum(len(faces.faces) for faces in sets) * len(systems)) as advance:
 
         def each(title: str, item: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,6 +40,7 @@ def ablate(
     Writes DIR/ablation.json and ablation.md. A stopped run goes on where it was. A picture that cannot be read
     is set aside, the rest goes on, and the exit status is 1.
     """
+    from prefrestore.errors import InvalidInputError
     from prefrestore.evaluation.folders import face_set
 
     faces = face_set(lq.name, lq=lq, reference=reference, limit=limit)
@@ -58,6 +60,8 @@ def ablate(
     place = pick_device(device.value)
     pipeline = load_pipeline(preset, None, place, "float32")
     own = adapter_names(pipeline.transformer)
+    if taken := set(own) & set(adapters):
+        raise InvalidInputError(f"--adapter: the pipeline's own adapter is called '{taken.pop()}', choose another name")
     for name, folder in adapters.items():
         load_adapter(pipeline.transformer, folder, name)
     base = Variant(title=SHIPPED, adapter=own[0] if own else "")
@@ -84,7 +88,7 @@ def ablate(
         "pipeline": weights,
     }
     results = Results(output / "ablation.json", settings, resume=True)
-    results.extra = {"missing": metrics.missing, "versions": versions(), "metrics": metric_weights(metrics.missing)}
+    results.extra = {"missing": metrics.missing, "versions": versions(), "metrics": metric_weights(metrics.available)}
     with progress_bar(len(faces.faces) * len(systems)) as advance:
         run_sets([faces], systems, metrics, results, batch=batch, each=lambda title, item: advance())
     with written_beside(output / "ablation.md") as written:
@@ -105,8 +109,9 @@ def named_folders(texts: list[str] | None, option: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for text in texts or []:
         name, _, folder = text.partition("=")
-        if not name or not folder:
-            raise InvalidInputError(f"{option} {text}: write NAME=DIR")
+        # PyTorch's modules and PEFT take the name into their keys, where a point would part it.
+        if not re.fullmatch(r"[\w-]+", name) or not folder:
+            raise InvalidInputError(f"{option} {text}: write NAME=DIR, the name of letters, digits, _ and -")
         if name in found:
             raise InvalidInputError(f"{option} {text}: the name '{name}' is there twice")
         if not Path(folder).is_dir():

@@ -100,10 +100,9 @@ def evaluate(
     if restored is not None:
         systems, pipeline = {"restored": finished}, None
     else:
-        pipeline = load_pipeline(preset, model, pick_device(device.value), "float32")
+        pipeline = load_pipeline(preset, model, pick_device(device.value), "float32", preference=not no_preference)
         variant = Variant(
             title="prefrestore",
-            **({"adapter": ""} if no_preference else {}),
             steps=steps,
             guidance_scale=guidance_scale,
             fidelity=fidelity,
@@ -119,7 +118,7 @@ def evaluate(
         "versions": versions(),
         "pipeline": {"pipeline": pipeline_weights(pipeline)} if pipeline is not None else {},
     }
-    distance = Distribution(inception, reference_set, reference_folder(sets), results)
+    distance = Distribution(inception, reference_set, reference_folder(sets), results, metrics.available)
     gallery, sides = Gallery(), set()
     with progress_bar(sum(len(faces.faces) for faces in sets) * len(systems)) as advance:
 

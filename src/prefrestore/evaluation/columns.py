@@ -59,7 +59,7 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, float | int]]:
         values = np.array([value for row in rows if (value := row.get(key)) is not None], dtype=np.float64)
         if values.size:
             summary[key] = {"mean": float(values.mean()), "n": int(values.size)}
-        if values.size > 1:
+        if values.size > 1 and np.isfinite(values).all():  # PSNR of equal pictures is infinite
             summary[key]["sem"] = float(values.std(ddof=1) / np.sqrt(values.size))
     return summary
 

@@ -59,13 +59,19 @@ class Evaluator:
 
     def __post_init__(self) -> None:
         self._lpips: dict[str, Any] = {}
-        self._try("lpips_alex", lambda: self._lpips.update(alex=_lpips("alex")))
-        self._try("lpips_vgg", lambda: self._lpips.update(vgg=_lpips("vgg")))
         self._faces: tuple[Any, Any] | None = None
         self._marks: Any | None = None
+        self._known: tuple[str, Frame] | None = None
+        self._try("lpips_alex", lambda: self._lpips.update(alex=_lpips("alex")))
+        self._try("lpips_vgg", lambda: self._lpips.update(vgg=_lpips("vgg")))
         self._try("identity", self._load_faces)
         self._try("landmarks", self._load_marks)
-        self._known: tuple[str, Frame] | None = None
+
+    @property
+    def available(self) -> tuple[str, ...]:
+        """Those of `MODELS` that are loaded."""
+        loaded = {"identity": self._faces, "landmarks": self._marks}
+        return tuple(m for m in MODELS if m.removeprefix("lpips_") in self._lpips or loaded.get(m) is not None)
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
         if metric in self.without:

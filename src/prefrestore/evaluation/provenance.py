@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def metric_weights(missing: Mapping[str, str], inception: Path | None = None) -> dict[str, dict[str, str]]:
-    """By metric: the network's name and the sha256 of its file, for every metric that is not in `missing`."""
+def metric_weights(available: Sequence[str], inception: Path | None = None) -> dict[str, dict[str, str]]:
+    """By metric: the network and the sha256 of its file, for NIQE and what is available (`Evaluator.available`)."""
     from prefrestore.evaluation.cache import cached_file
     from prefrestore.evaluation.landmarks import shapes_path
     from prefrestore.evaluation.lpips import weight_file
@@ -36,15 +36,15 @@ def metric_weights(missing: Mapping[str, str], inception: Path | None = None) ->
     niqe = Path(str(resources.files("prefrestore.evaluation") / "niqe_faces.npz"))
     found = {"niqe": {"network": "Gaussian of 36 features, own fit", "sha256": file_hash(niqe)}}
     for net, name in (("alex", "AlexNet"), ("vgg", "VGG16")):
-        if f"lpips_{net}" not in missing:
+        if f"lpips_{net}" in available:
             found[f"lpips_{net}"] = {
                 "network": f"LPIPS 0.1, {name}",
                 "sha256": file_hash(cached_file(weight_file(net))),
             }
-    if "identity" not in missing:
+    if "identity" in available:
         found["identity"] = {"network": f"SFace ({SFACE})", "sha256": SHA256[SFACE]}
         found["identity, alignment"] = {"network": f"YuNet ({YUNET})", "sha256": SHA256[YUNET]}
-    if "landmarks" not in missing:
+    if "landmarks" in available:
         found["landmarks"] = {"network": "dlib, 68 points", "sha256": file_hash(shapes_path())}
     if inception is not None:
         found["fid, kid"] = {"network": "Inception v3 (2015-12-05)", "sha256": file_hash(inception)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,18 +85,25 @@ class Distribution:
         results: gets the hashes of all metrics' networks (``extra["metrics"]``), the reference set's title and
             count, and the reasons of what stays blank (``extra["missing"]``). The features of a folder are kept
             beside it.
+        available: the other metrics' networks, see `Evaluator.available`.
 
     Raises:
         InvalidInputError, WeightsError: the weights or the reference set cannot be used.
     """
 
-    def __init__(self, weights: Path | None, named: Path | None, references: Path | None, results: Results) -> None:
+    def __init__(
+        self,
+        weights: Path | None,
+        named: Path | None,
+        references: Path | None,
+        results: Results,
+        available: Sequence[str] = (),
+    ) -> None:
         self.results = results
         self.extractor: InceptionV3 | None = None
         self.reference: ReferenceSet | None = None
         path = named or references
-        missing = results.extra["missing"]
-        results.extra["metrics"] = metric_weights(missing, weights if path else None)
+        results.extra["metrics"] = metric_weights(available, weights if path else None)
         if weights is None:
             self._blank("its network was not named (--inception)")
         elif path is None:

@@ -1,0 +1,242 @@
+"""``prefrestore evaluate``, ``prefrestore ablate`` and the preference benchmark, with the tiny random model."""
+
+import csv
+import importlib
+import json
+import re
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from prefrestore.preference.adapter import add_adapter, save_adapter
+from prefrestore.presets import load_preset_pipeline
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _no_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setitem(sys.modules, "dlib", None)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    """gt, mild and severe of three pictures, 128 px."""
+    for level, blur in (("gt", 0), ("mild", 2), ("severe", 5)):
+        (tmp_path / "bench" / level).mkdir(parents=True)
+        for number in range(3):
+            values = np.random.default_rng(number).normal(size=(128, 128, 3))
+            values = cv2.GaussianBlur(values, (0, 0), 3 + blur) * 400 + 128
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(tmp_path / "bench" / level / f"{number}&.png")
+    return tmp_path / "bench"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny denoiser that changes something."""
+    transformer = load_preset_pipeline("tiny").transformer
+    add_adapter(transformer, "new", rank=2, alpha=4)
+    for key, value in transformer.named_parameters():
+        if ".new." in key:
+            torch.nn.init.normal_(value, std=0.5, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("adapter")
+    save_adapter(transformer, "new", folder, torch.float32)
+    return folder
+
+
+def checked_page(path: Path) -> ElementTree.Element:
+    """The page, well formed and without anything from outside itself."""
+    text = path.read_text(encoding="utf-8")
+    page = ElementTree.fromstring(text)
+    assert not {"script", "link", "iframe"} & {element.tag for element in page.iter()}
+    assert all(image.get("src", "").startswith("data:image/jpeg;base64,") for image in page.iter("img"))
+    assert not re.search(r"url\(|@import|(src|href)=.?http", text)
+    assert 'name="viewport"' in text
+    return page
+
+
+def test_restorations_with_references_and_a_broken_picture(
+    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
+) -> None:
+    (bench / "mild" / "1&.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    ran = prefrestore(["evaluate", "--restored", bench / "mild", "--reference", bench / "gt", "-o", out])
+    assert ran.code == 1 and "set aside: mild, 1&" in ran.text
+    report = json.loads((out / "report.json").read_text())
+    system = report["sets"]["mild"]["systems"]["restored"]
+    assert sorted(system["faces"]) == ["0&", "2&"] and system["summary"]["psnr"]["n"] == 2
+    # What has no weights here is blank and says why; nothing stands in for it.
+    assert {"lpips_alex", "lpips_vgg", "landmarks", "fid", "kid"} <= set(report["missing"])
+    assert "lpips_alex" not in system["summary"] and system["faces"]["0&"]["lpips_alex"] is None
+    assert report["metrics"]["identity"]["sha256"] and "lpips_alex" not in report["metrics"]
+    assert report["versions"]["torch"] and report["settings"]["folders"]["mild"]["reference"] == str(bench / "gt")
+    with (out / "report.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["face"] for row in rows] == list(system["faces"]) and "lpips_alex" not in rows[0]
+    assert float(rows[0]["psnr"]) == pytest.approx(system["faces"][rows[0]["face"]]["psnr"])
+    page = checked_page(out / "report.html")
+    text = " ".join(page.itertext())
+    assert "LPIPS alex is left blank" in text and "no picture" not in text and "1&" in text
+    assert len(list(page.iter("img"))) == 2 * 2
+
+
+def test_a_protocol_is_restored_and_its_spread_measured(
+    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["evaluate", "--protocol", "bench", "--data", bench, "-o", out, "--preset", "tiny", "--device", "cpu"]
+    ran = prefrestore([*arguments, "--samples", "2", "--limit", "2"])
+    assert ran.code == 0, ran.text
+    assert "2 faces were measured, the protocol has 166 (a sample was asked for)" in ran.text
+    report = json.loads((out / "report.json").read_text())
+    assert report["protocol"]["title"] == "prefrestore bench" and report["settings"]["samples"] == 2
+    assert report["settings"]["num_inference_steps"] >= 1 and report["pipeline"]["pipeline"]["preset"] == "tiny"
+    for level in ("mild", "severe"):
+        entry = report["sets"][level]
+        assert entry["resized"] and entry["systems"]["prefrestore"]["summary"]["pixel_std"]["n"] == 2
+    checked_page(out / "report.html")
+
+
+def test_fid_needs_its_network_and_a_reference_set(
+    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
+) -> None:
+    from prefrestore.evaluation.inception import InceptionV3
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        state = InceptionV3(None).state_dict()
+    weights = tmp_path / "inception.safetensors"
+    save_file({key: value for key, value in state.items() if "num_batches" not in key}, weights)
+    out = tmp_path / "out"
+    command = ["evaluate", "--restored", bench / "severe", "-o", out, "--inception", weights, "--reference-set"]
+    assert prefrestore([*command, bench / "gt"]).code == 0
+    report = json.loads((out / "report.json").read_text())
+    summary = report["sets"]["severe"]["systems"]["restored"]["summary"]
+    assert summary["fid"]["mean"] > 0 and (summary["fid"]["n"], summary["fid"]["n_reference"]) == (3, 3)
+    assert summary["fid"]["reference"] == str(bench / "gt") and report["metrics"]["fid, kid"]["sha256"]
+    # The features of the reference set serve the next run, but not one with another network.
+    assert prefrestore([*command, out / "reference_features.npz"]).code == 0
+    again = json.loads((out / "report.json").read_text())["sets"]["severe"]["systems"]["restored"]["summary"]
+    assert again["fid"]["mean"] == pytest.approx(summary["fid"]["mean"])
+    state["Conv2d_1a_3x3.bn.bias"] += 1
+    save_file({key: value for key, value in state.items() if "num_batches" not in key}, weights)
+    ran = prefrestore([*command, out / "reference_features.npz"])
+    assert ran.code == 1 and "another network" in ran.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "name a folder of restored faces"),
+        (["--restored", "nowhere"], "nowhere is not a folder"),
+        (["--protocol", "bench"], "belong together"),
+        (["--protocol", "lfw", "--data", "."], "there is no protocol 'lfw'"),
+        (["--restored", "{gt}", "--samples", "2"], "--samples needs restoring"),
+        (["--restored", "{gt}", "--reference-set", "{gt}"], "need --inception"),
+        (["--restored", "{gt}", "--reference-set", "{gt}", "--inception", "{gt}/0&.png"], "does not hold"),
+    ],
+)
+def test_wrong_use_is_one_sentence(
+    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    filled = [argument.replace("{gt}", str(bench / "gt")) for argument in arguments]
+    ran = prefrestore(["evaluate", "-o", tmp_path / "out", *filled])
+    assert ran.code == 1 and sentence in ran.text
+    assert not (tmp_path / "out").exists()
+
+
+def test_ablations(prefrestore: Callable[..., Any], bench: Path, adapter: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ["ablate", "--lq", bench / "severe", "--reference", bench / "gt", "-o", out, "--preset", "tiny"]
+    command += ["--device", "cpu", "--limit", "2", "--adapter", f"nft={adapter}"]
+    parts = [word for part in ("semantic", "adapters", "fidelity", "solver") for word in ("--part", part)]
+    ran = prefrestore([*command, *parts])
+    assert ran.code == 0, ran.text
+    rows = re.findall(r"^\| ([^|]+) \| 2 \|", (out / "ablation.md").read_text(), re.MULTILINE)
+    assert rows == [
+        "as shipped",
+        "without the semantic branch",
+        "adapter nft",
+        "fidelity 0",
+        "fidelity 0.5",
+        "fidelity 1",
+        "euler, 4 steps",
+        "dpm, 4 steps",
+    ]
+    stored = json.loads((out / "ablation.json").read_text())
+    values = {name: s["summary"]["psnr"]["mean"] for name, s in stored["sets"]["severe"]["systems"].items()}
+    assert values["adapter nft"] != values["as shipped"] and values["fidelity 1"] != values["fidelity 0"]
+    before = (out / "ablation.json").stat().st_mtime_ns
+    again = prefrestore([*command, "--part", "guidance"])
+    assert again.code == 0 and (out / "ablation.json").stat().st_mtime_ns > before
+    added = json.loads((out / "ablation.json").read_text())["sets"]["severe"]["systems"]
+    assert {"guidance 1", "guidance 2", "adapter nft"} <= set(added)
+    wrongs = {"nft": "write NAME=DIR", "nft=nowhere": "is not a folder", f"a.b={adapter}": "letters"}
+    for wrong, sentence in wrongs.items():
+        ran = prefrestore([*command[:-1], wrong])
+        assert ran.code == 1 and sentence in ran.text
+    ran = prefrestore([*command, "--part", "everything"])
+    assert ran.code == 1 and "there is no ablation 'everything'" in ran.text
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """benchmarks/preference.py as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    yield importlib.import_module("preference")
+    for name in ("preference", "sheets"):
+        sys.modules.pop(name, None)
+
+
+def test_the_table_of_the_preference_stage(
+    benchmark: ModuleType,
+    bench: Path,
+    adapter: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "p.json"
+    command = ["preference.py", "--bench", str(bench), "--preset", "tiny", "--device", "cpu", "--json", str(out)]
+    command += ["--adapter", f"nft={adapter}", "--seeds", "2", "--limit", "2", "--sheet", str(tmp_path / "s.png")]
+    monkeypatch.setattr(sys, "argv", command)
+    assert benchmark.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| base | 2 |") == 2 and printed.count("| against base | n |") == 2
+    # A row a face, 128 px and 4 between; the input, and four seeds before and after.
+    with Image.open(tmp_path / "s_mild_nft.png") as sheet:
+        assert sheet.size == (128 + 2 * (8 + 4 * 128), 2 * 128 + 4)
+    first = json.loads(out.read_text())
+    monkeypatch.setattr(benchmark, "Restorer", _refuse)
+    monkeypatch.setattr(sys, "argv", [word for word in command if word != "--sheet" and not word.endswith("s.png")])
+    # Everything is there: the second run restores nothing.
+    assert benchmark.main() == 0 and json.loads(out.read_text())["sets"] == first["sets"]
+    monkeypatch.setattr(sys, "argv", [*command[:-2], "--seeds", "3"])
+    assert benchmark.main() == 1 and "other settings (seeds)" in capsys.readouterr().err
+
+
+class _refuse:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def system(self, variant: Any) -> Callable[..., Any]:
+        def restore(*_: Any) -> Any:
+            raise AssertionError(f"{variant.title} was run again")
+
+        return restore
+
+
+def test_changes_are_over_the_faces_that_both_rows_have(benchmark: ModuleType) -> None:
+    assert benchmark.change("psnr", [{"psnr": 20.0}, {"psnr": None}], [{"psnr": 25.0}, {"psnr": 99.0}]) == "+25.0 %"
+    assert benchmark.change("latent_entropy", [{"latent_entropy": -3.0}], [{"latent_entropy": -3.5}]) == "-0.500 nats"
+    assert benchmark.change("fid", [{}], [{}]) == ""
