@@ -20,6 +20,7 @@ def tasks(folder: Path, number: int) -> list[Task]:
             record=folder / f"out/{i}.json",
             compare=folder / f"out/{i}_compare.png",
             crops=folder / f"out/{i}_faces",
+            uncertainty=folder / f"out/{i}.uncertainty.png",
         )
         for i in range(number)
     ]

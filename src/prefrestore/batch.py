@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 import threading
 import time
@@ -54,8 +55,8 @@ class Outcome:
 
 
 class SharedPipeline:
-    """A pipeline that several threads may call: one call runs at a time, everything else is the pipeline's
-    own.
+    """A pipeline that several threads may call: one call, of it or of a method, runs at a time; everything else is the
+    pipeline's own.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -68,7 +69,15 @@ class SharedPipeline:
             return self._pipeline(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._pipeline, name)
+        value = getattr(self._pipeline, name)
+        if not inspect.ismethod(value):
+            return value
+
+        def in_turn(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                return value(*args, **kwargs)
+
+        return in_turn
 
 
 class PhotoRestorer:
@@ -141,6 +150,8 @@ class PhotoRestorer:
                         write_photo(as_photo(pixels), task.crops / f"{face.index}_{name}.png")
         if self.compare:
             write_photo(as_photo(result.compare()), task.compare)
+        if result.heat is not None:
+            write_photo(as_photo(result.heat), task.uncertainty)
         untouched = not result.restored and self.options.scale == 1 and self.options.background is None
         notes: tuple[str, ...] = ()
         if untouched and task.output.suffix == task.source.suffix:

@@ -54,6 +54,7 @@ def main(
         record=output / "after.json",
         compare=output / "side_by_side.png",
         crops=output / "faces",
+        uncertainty=output / "after.uncertainty.png",
     )
     write_example(example.source)
     plan = make_plan(photos or [], output / "photos", kept_suffixes=WRITABLE_SUFFIXES)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,12 +21,26 @@ from prefrestore.options import MAX_OUTPUT_PIXELS, RestoreOptions, Upscaler
 from prefrestore.record import FaceRecord, PhotoResult, write_record
 from prefrestore.render import render, render_aligned
 from prefrestore.rules import FaceFacts, reason_to_skip, warnings_of
+from prefrestore.uncertainty.heatmap import heat_picture, overlay
+from prefrestore.uncertainty.measure import FaceSpread, measure
+from prefrestore.uncertainty.sampling import Samples, draw
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
 __all__ = ["FaceRecord", "PhotoResult", "RestoreOptions", "Upscaler", "restore_photo", "write_record"]
+
+
+class Answer(NamedTuple):
+    """What is shown of one face, S x S x 3 in 0..1, and how far its restorations lie apart."""
+
+    pixels: blend.Float32
+    spread: FaceSpread | None
+
+
+Finish = Callable[[int, blend.Float32 | Samples], Answer]
+"""Number of a face, and its restoration S x S x 3 or several -> what is shown."""
 
 
 def restore_photo(
@@ -57,7 +71,7 @@ def restore_photo(
     rgb = photo.rgb8()
     tone = Tone(None) if photo.is_grey else tone_of(rgb)
     size = int(pipeline.face_size)
-    embedder = embedder or _embedder()
+    detector, embedder = detector or _detector(), embedder or _embedder()
     if options.aligned:
         if width != height:
             raise InvalidInputError(f"{name}: an aligned face is square, this picture is {width} x {height} px")
@@ -67,7 +81,7 @@ def restore_photo(
         matrices = [np.array([[ratio, 0, ratio / 2 - 0.5], [0, ratio, ratio / 2 - 0.5]])]
         options = replace(options, faces=(0,))
     else:
-        faces = (detector or _detector()).detect(rgb)
+        faces = detector.detect(rgb)
         template = align.ffhq_template(size)
         matrices = [align.estimate_similarity(face.points, template) for face in faces]
     _check_numbers(options, len(faces), name)
@@ -81,9 +95,27 @@ def restore_photo(
         for index, fact in enumerate(facts)
     ]
     wanted = [index for index, reason in enumerate(reasons) if reason is None]
-    restored = _run(pipeline, crops, wanted, options)
 
-    records, patches = [], []
+    def coloured(index: int, drawn: blend.Float32) -> blend.Float32:
+        return blend.colour_match(tone.apply(drawn) if tone else drawn, _coded(crops[index]))
+
+    def finish(index: int, drawn: blend.Float32 | Samples) -> Answer:
+        if not isinstance(drawn, Samples):
+            return Answer(coloured(index, drawn), None)
+        shown = np.stack([coloured(index, image) for image in drawn.images])
+        views = None if drawn.views is None else np.stack([coloured(index, image) for image in drawn.views])
+        spread = measure(
+            Samples(shown, drawn.latents, views),
+            seeds=[options.seed + number for number in range(len(shown))],
+            points=align.transform_points(matrices[index], faces[index].points),
+            choice=options.choice or "medoid",
+            detector=detector,
+            embedder=embedder,
+        )
+        return Answer(shown[spread.chosen], spread)
+
+    restored = _run(pipeline, crops, wanted, options, finish)
+    records, patches, heated = [], [], []
     mask = blend.face_mask(size)
     for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
         before = _uint8(_coded(crops[index]))
@@ -100,9 +132,7 @@ def restore_photo(
             before=before,
         )
         if index in restored:
-            drawn = restored.pop(index)
-            drawn = tone.apply(drawn) if tone else drawn
-            drawn = blend.colour_match(drawn, _coded(crops[index]))
+            drawn, spread = restored.pop(index)
             after = _uint8(drawn)
             points = align.transform_points(matrix, face.points)
             similarity = cosine(embedder.embed(before, points), embedder.embed(after, points))
@@ -112,16 +142,24 @@ def restore_photo(
                 after=after,
                 similarity=similarity,
                 warnings=warnings_of(fact, similarity),
+                spread=spread,
             )
             placed = align.rescale_output(matrix, options.scale)
             patches.append(blend.Patch(drawn, placed, mask))
+            if spread is not None and spread.map is not None:
+                heated.append(blend.Patch(overlay(drawn, spread.map), placed, mask))
         records.append(record)
 
     if options.aligned:
         output = render_aligned(photo, patches[0].pixels, max(width, size) * options.scale)
     else:
         output = render(photo, patches, options, one_channel=tone is not None and tone.curve is None)
-    return PhotoResult(photo=output, before=photo, faces=tuple(records), settings=_settings(pipeline, options))
+    heat = None
+    if options.uncertainty:
+        over = _uint8(heated[0].pixels) if options.aligned else blend.paste(output.rgb8(), heated)
+        heat = heat_picture(over, output.size)
+    settings = _settings(pipeline, options)
+    return PhotoResult(photo=output, before=photo, faces=tuple(records), settings=settings, heat=heat)
 
 
 @cache
@@ -164,33 +202,50 @@ def _facts(face: Face, matrix: NDArray[np.float64], crop: NDArray[np.uint8]) -> 
 
 
 def _run(
-    pipeline: Any, crops: Sequence[NDArray[Any]], wanted: Sequence[int], options: RestoreOptions
-) -> dict[int, blend.Float32]:
-    """The pipeline on the wanted crops, in batches: number of the face -> S x S x 3 in 0..1."""
+    pipeline: Any,
+    crops: Sequence[NDArray[Any]],
+    wanted: Sequence[int],
+    options: RestoreOptions,
+    finish: Finish,
+) -> dict[int, Answer]:
+    """The pipeline on the wanted crops, in batches: number of the face -> what is shown of it."""
     named = {
         "num_inference_steps": options.steps,
         "guidance_scale": options.guidance_scale,
         "fidelity": options.fidelity,
     }
     given = {key: value for key, value in named.items() if value is not None}
-    restored: dict[int, blend.Float32] = {}
+    answers: dict[int, Answer] = {}
     for start in range(0, len(wanted), options.batch_size):
         batch = wanted[start : start + options.batch_size]
         prompt = options.prompt
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[index] for index in batch]
-        images = pipeline(
-            [_coded(crops[index]) for index in batch],
-            prompt=prompt,
-            generator=[face_generator(options.seed, index) for index in batch],
-            output_type="np",
-            **given,
-        ).images
-        expected = (len(batch), *crops[batch[0]].shape)
-        if np.shape(images) != expected:
-            raise PrefRestoreError(f"the pipeline returned faces of shape {np.shape(images)}, not {expected}")
-        restored |= {index: np.asarray(face, np.float32) for index, face in zip(batch, images, strict=True)}
-    return restored
+        faces = [_coded(crops[index]) for index in batch]
+        drawn: Iterable[blend.Float32 | Samples]
+        if options.samples_a_face == 1:
+            generators = [face_generator(options.seed, index) for index in batch]
+            images = pipeline(faces, prompt=prompt, generator=generators, output_type="np", **given).images
+            expected = (len(batch), *crops[batch[0]].shape)
+            if np.shape(images) != expected:
+                raise PrefRestoreError(f"the pipeline returned faces of shape {np.shape(images)}, not {expected}")
+            drawn = (np.asarray(image, np.float32) for image in images)
+        else:
+            seeds = range(options.seed, options.seed + options.samples_a_face)
+            many = [[face_generator(seed, index) for seed in seeds] for index in batch]
+            prompts = [prompt] * len(batch) if prompt is None or isinstance(prompt, str) else prompt
+            drawn = draw(
+                pipeline,
+                faces,
+                many,
+                prompts=prompts,
+                views=options.uncertainty,
+                batch_size=options.batch_size,
+                **given,
+            )
+        # Reduced to the one that is shown before the next batch: memory does not grow with the number of faces.
+        answers |= {index: finish(index, made) for index, made in zip(batch, drawn, strict=True)}
+    return answers
 
 
 def face_generator(seed: int, index: int) -> torch.Generator:
@@ -226,6 +281,8 @@ def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
         "fidelity": chosen(options.fidelity, "fidelity"),
         "guidance_scale": chosen(options.guidance_scale, "guidance_scale"),
         "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
+        "samples": options.samples_a_face,
+        "choice": None if options.samples_a_face == 1 else options.choice or "medoid",
         "scale": options.scale,
         "background": None
         if options.background is None

@@ -41,6 +41,7 @@ class Task:
     compare: Path
     crops: Path
     """A folder, for the faces of this picture."""
+    uncertainty: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +96,7 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
                 record=_free(path.parent, name, ".json", taken),
                 compare=_free(path.parent, f"{name}_compare", ".png", taken),
                 crops=_free(path.parent, f"{name}_faces", "", taken),
+                uncertainty=_free(path.parent, f"{name}.uncertainty", ".png", taken),
             )
         )
     return Plan(tasks=tuple(tasks), failed=tuple(failed))

@@ -6,13 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.atomic import written_beside
 from prefrestore.imageio import Photo
+
+if TYPE_CHECKING:
+    from prefrestore.uncertainty.measure import FaceSpread
 
 RECORD_VERSION = 1
 
@@ -41,6 +44,8 @@ class FaceRecord:
     similarity: float | None = None
     """SFace cosine between the face before and after, -1..1."""
     warnings: tuple[str, ...] = ()
+    spread: FaceSpread | None = field(default=None, repr=False)
+    """How far its restorations lie apart; None for one restoration, or none."""
     before: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     """The aligned crop, S x S x 3; None for a face that was skipped before it was cropped."""
     after: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
@@ -60,6 +65,7 @@ class FaceRecord:
             "reason": self.reason,
             "identity_similarity": None if self.similarity is None else round(self.similarity, 4),
             "warnings": list(self.warnings),
+            "uncertainty": None if self.spread is None else self.spread.as_dict(),
         }
 
 
@@ -73,6 +79,8 @@ class PhotoResult:
     faces: tuple[FaceRecord, ...]
     settings: Mapping[str, Any]
     """Seed, steps, preset, weight hashes and whatever else decides the result; JSON values only."""
+    heat: NDArray[np.uint8] | None = field(default=None, repr=False)
+    """The output with the faces' uncertainty maps over them, H x W x 3, and a legend below; None if not asked for."""
 
     @property
     def image(self) -> NDArray[Any]:
