@@ -13,10 +13,12 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
     "docs/usage.md",
+    "docs/cluster.md",
     "docs/installation.md",
     "docs/training.md",
     "docs/model-card.md",
     "docs/benchmarks.md",
+    "docs/evaluation.md",
 ]
 
 

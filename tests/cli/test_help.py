@@ -27,6 +27,8 @@ print("HEAVY:", [name for name in {heavy!r} if name in sys.modules])
         ["restore", "--help"],
         ["degrade", "--help"],
         ["train", "--help"],
+        ["evaluate", "--help"],
+        ["ablate", "--help"],
         ["info", "--help"],
         ["convert", "--help"],
         ["preference", "--help"],

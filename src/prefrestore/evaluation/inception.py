@@ -40,6 +40,7 @@ class _Block(nn.Module):
     """Branches side by side, concatenated by channel; a branch is the names of its layers in order."""
 
     branches: tuple[tuple[str, ...], ...]
+    branch_pool: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([self._branch(x, names) for names in self.branches] + self._pooled(x), 1)
@@ -93,9 +94,9 @@ class _C(_Block):
             _Conv(c, c, across),
             _Conv(c, 192, down),
         )
-        shapes = ((inputs, c, 1), (c, c, down), (c, c, across), (c, c, down), (c, 192, across))
-        for name, shape in zip(self._LONG, shapes, strict=True):
-            setattr(self, name, _Conv(*shape))
+        widths = (inputs, c, c, c, c, 192)
+        for place, (name, kernel) in enumerate(zip(self._LONG, ((1, 1), down, across, down, across), strict=True)):
+            setattr(self, name, _Conv(widths[place], widths[place + 1], kernel))
         self.branch_pool = _Conv(inputs, 192, 1)
 
 
