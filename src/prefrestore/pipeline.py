@@ -107,12 +107,16 @@ class PrefRestorePipeline(DiffusionPipeline):
         )
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> PrefRestorePipeline:
-        """Also from an assembled model in the published layout: see `prefrestore.reference.hub.load_published`."""
-        from prefrestore.reference.hub import load_published
+    def from_pretrained(cls, name: Any, *, preference: bool = True, **kwargs: Any) -> PrefRestorePipeline:
+        """Also of the published layout (`prefrestore.reference.hub`); ``preference`` False leaves its adapter out."""
+        from prefrestore.reference import hub
 
-        published = load_published(pretrained_model_name_or_path, **kwargs)
-        return super().from_pretrained(pretrained_model_name_or_path, **kwargs) if published is None else published
+        pipeline = hub.load_published(name, preference=preference, **kwargs)
+        if pipeline is None:
+            pipeline = super().from_pretrained(name, **kwargs)
+            if preference:
+                hub.add_preference(pipeline, name, **kwargs)
+        return pipeline
 
     @property
     def face_size(self) -> int:

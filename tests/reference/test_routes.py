@@ -73,8 +73,16 @@ def test_an_adapter_in_the_folder_itself_is_used(tiny: Tiny, copy: Path, tmp_pat
     convert(copy, tmp_path / "ours", architecture=ARCHITECTURE, log=quiet)
     record = verify(tmp_path / "ours")
     assert "preference/adapter_model.safetensors" in record
-    ours = load_preset_pipeline("paper", folder=tmp_path / "ours")
-    assert torch.allclose(denoised(ours), by_hand(tiny), atol=1e-4)
+    for ours in (
+        load_preset_pipeline("paper", folder=tmp_path / "ours"),
+        PrefRestorePipeline.from_pretrained(tmp_path / "ours"),
+    ):
+        assert torch.allclose(denoised(ours), by_hand(tiny), atol=1e-4)
+    base = denoised(PrefRestorePipeline.from_pretrained(tiny.assembled, architecture=ARCHITECTURE))
+    for folder in (copy, tmp_path / "ours"):
+        more = {"architecture": ARCHITECTURE} if folder == copy else {}
+        without = PrefRestorePipeline.from_pretrained(folder, preference=False, **more)
+        assert torch.equal(denoised(without), base)
 
 
 def test_half_precision_holds_for_every_part(tiny: Tiny) -> None:

@@ -14,10 +14,9 @@ from torch import Tensor
 from prefrestore.errors import InvalidInputError
 from prefrestore.preference.adapter import CONFIG, WEIGHTS
 from prefrestore.reference.components import Architecture
-from prefrestore.reference.loading import Checkpoint, Part, assemble, open_source
+from prefrestore.reference.loading import ADAPTER_NAME, Checkpoint, Part, assemble, open_source
 from prefrestore.weights import write_hashes
 
-PREFERENCE_FOLDER = "preference"
 SHARD_BYTES = 2 * 10**9
 
 
@@ -78,10 +77,10 @@ def _write(checkpoint: Checkpoint, folder: Path, shard_bytes: int, log: Callable
         written = write_shards(part, inside, stem, shard_bytes)
         log(f"{name}: {len(part.keys)} tensors, {written / 1e9:.2f} GB")
     if checkpoint.adapter is not None:
-        (folder / PREFERENCE_FOLDER).mkdir()
+        (folder / ADAPTER_NAME).mkdir()
         for file in (CONFIG, WEIGHTS):
-            shutil.copyfile(checkpoint.adapter / file, folder / PREFERENCE_FOLDER / file)
-        log(f"{PREFERENCE_FOLDER}: the adapter of {checkpoint.adapter}")
+            shutil.copyfile(checkpoint.adapter / file, folder / ADAPTER_NAME / file)
+        log(f"{ADAPTER_NAME}: the adapter of {checkpoint.adapter}")
 
 
 def write_shards(part: Part, folder: Path, stem: str, shard_bytes: int) -> int:

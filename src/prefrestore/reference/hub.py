@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.reference.loading import ADAPTER_FOLDER, is_assembled, load_pipeline
+from prefrestore.reference.loading import ADAPTER_FOLDER, ADAPTER_NAME, align, is_assembled, load_pipeline
 
 if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
@@ -40,11 +40,12 @@ def find_assembled(name: Path | str, **hub: Any) -> Path | None:
     return None
 
 
-def load_published(name: Path | str, **options: Any) -> PrefRestorePipeline | None:
+def load_published(name: Path | str, *, preference: bool = True, **options: Any) -> PrefRestorePipeline | None:
     """`load_pipeline` with the options of a diffusers ``from_pretrained``; None where ``name`` is something else.
 
     Args:
         name: a folder, or a hub id.
+        preference: False leaves out the preference adapter that lies with the weights.
         options: ``dtype`` (or ``torch_dtype``), ``lora``, ``architecture``, and those of the hub, `OPTIONS`.
 
     Raises:
@@ -61,4 +62,20 @@ def load_published(name: Path | str, **options: Any) -> PrefRestorePipeline | No
     dtypes = [options.pop(key, None) for key in ("dtype", "torch_dtype")]
     if unknown := [key for key, value in options.items() if key not in OPTIONS and value is not None]:
         raise InvalidInputError(f"{', '.join(unknown)}: not an option when weights in the published layout are loaded")
-    return load_pipeline(folder, dtype=dtypes[0] or dtypes[1], **own)
+    return load_pipeline(folder, dtype=dtypes[0] or dtypes[1], preference=preference, **own)
+
+
+def add_preference(pipeline: PrefRestorePipeline, name: Path | str, **options: Any) -> None:
+    """Put the adapter that lies with a pipeline in this package's layout (folder or hub id) on it, if there is one.
+
+    Raises:
+        WeightsError: it does not fit.
+    """
+    folder = Path(name)
+    if not folder.exists():
+        from huggingface_hub import snapshot_download
+
+        hub = {key: options[key] for key in OPTIONS if options.get(key) is not None}
+        folder = Path(snapshot_download(str(name), allow_patterns=[f"{ADAPTER_NAME}/*"], **hub))
+    if (folder / ADAPTER_NAME).is_dir():
+        align(pipeline.transformer, folder / ADAPTER_NAME)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
     from prefrestore.semantic.ta_tok import TATok
 
+# Where the adapter lies in a published folder and in one of ours; the latter is also its name on the denoiser.
 ADAPTER_FOLDER, ADAPTER_NAME = "lora", "preference"
 
 
@@ -224,6 +225,7 @@ def load_pipeline(
     dtype: torch.dtype | None = None,
     lora: Path | str | None = None,
     architecture: Architecture | None = None,
+    preference: bool = True,
 ) -> PrefRestorePipeline:
     """The pipeline of an assembled model.
 
@@ -232,6 +234,7 @@ def load_pipeline(
         dtype: of the weights in memory; float32 if None, as with every pipeline.
         lora: folder of the preference adapter; None takes the one in the folder's ``lora``, if there is one.
         architecture: what the files do not say; the paper's if None.
+        preference: False leaves the adapter out: the base model.
 
     Raises:
         WeightsError: see `open_assembled`; also when the adapter is missing or does not fit.
@@ -242,11 +245,16 @@ def load_pipeline(
     pipeline = assemble(
         checkpoint, {name: part.filled(dtype or torch.float32) for name, part in checkpoint.parts.items()}
     )
-    if checkpoint.adapter is not None:
-        load_adapter(pipeline.transformer, checkpoint.adapter, ADAPTER_NAME)
-        for parameter in adapter_tensors(pipeline.transformer, ADAPTER_NAME).values():
-            parameter.data = parameter.data.to(pipeline.transformer.dtype)  # PEFT makes them in float32
+    if preference and checkpoint.adapter is not None:
+        align(pipeline.transformer, checkpoint.adapter)
     return pipeline
+
+
+def align(transformer: SanaTransformer2DModel, folder: Path) -> None:
+    """Put a preference adapter on the denoiser, in the denoiser's precision. Raises WeightsError."""
+    load_adapter(transformer, folder, ADAPTER_NAME)
+    for parameter in adapter_tensors(transformer, ADAPTER_NAME).values():
+        parameter.data = parameter.data.to(transformer.dtype)  # PEFT makes them in float32
 
 
 def assemble(checkpoint: Checkpoint, modules: dict[str, Any]) -> PrefRestorePipeline:

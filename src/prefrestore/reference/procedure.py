@@ -20,9 +20,11 @@ SAMPLING = (30, 2.0, 0.0, "euler")
 """Steps, guidance scale, fidelity and solver, as `PrefRestorePipeline.sample` takes them."""
 
 
-def sampling(reference: bool, *given: Any) -> list[Any]:
+def sampling(reference: bool, *given: Any) -> tuple[Any, Any, Any, Any]:
     """What was given, in the order of `SAMPLING`, which stands for what is None when ``reference`` is asked for."""
-    return [ours if value is None and reference else value for value, ours in zip(given, SAMPLING, strict=True)]
+    values = [own if value is None and reference else value for value, own in zip(given, SAMPLING, strict=True)]
+    steps, guidance_scale, fidelity, solver = values
+    return steps, guidance_scale, fidelity, solver
 
 
 def semantic_view(face: Image.Image, side: int) -> Tensor:
