@@ -108,7 +108,7 @@ def load_preset_pipeline(
         return pipeline if dtype == torch.float32 else pipeline.to(dtype)
     path = bundled_folder(name) if folder is None else Path(folder)
     hashes = verify(path)
-    pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True)
+    pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
     adapter = path / "preference"
     aligned = preference and adapter.is_dir()
     if aligned:
