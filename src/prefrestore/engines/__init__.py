@@ -1,0 +1,1 @@
+"""Where the photos of a run are restored: in this process (`prefrestore.batch`), or on a Ray cluster."""
