@@ -18,6 +18,7 @@ PAGES = [
     "docs/training.md",
     "docs/model-card.md",
     "docs/benchmarks.md",
+    "docs/paper-scale.md",
     "docs/evaluation.md",
 ]
 
