@@ -46,6 +46,8 @@ def _config(faces: Path, output: Path, objective: str = "nft", **changes: Any) -
         "rewards": "psnr=1",
         "held_out": "identity",
         "held_out_tolerance": 5.0,
+        "held_out_faces": 2,
+        "held_out_every": 1,
         "steps": 3,
         "batch_size": 2,
         "group_size": 3,
@@ -106,12 +108,12 @@ def test_killed_and_resumed_it_ends_as_if_it_had_not_been(
 
 
 def test_the_held_out_reward_stops_the_run(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    readings = iter([0.9, 0.5, 0.1, 0.0, 0.0, 0.0])
+    readings = iter([0.9, 0.9, 0.5, 0.1, 0.0, 0.0, 0.0])
     monkeypatch.setattr("prefrestore.preference.rewards.guard.HeldOutGuard.measure", lambda *_: next(readings))
     told: list[str] = []
     config = _config(faces, tmp_path, steps=6, held_out_tolerance=0.1, held_out_patience=2)
     assert preference.run(config, log=told.append).step == 3
-    assert "held-out identity fell from 0.9" in told[-1]
+    assert "the held-out reward fell from 0.9" in told[-1]
     assert preference.run(config, log=told.append).step == 3, "a stopped run stays stopped"
 
 

@@ -90,6 +90,9 @@ def restore(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
     ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Preference adapter to use in place of the package's.")
+    ] = None,
     no_preference: Annotated[
         bool, typer.Option("--no-preference", help="The base model, without its preference adapter.")
     ] = False,
@@ -138,7 +141,7 @@ def restore(
         dtype=dtype.value,
         preset=preset,
         model=model,
-        preference=not no_preference,
+        preference=adapter or not no_preference,
         background=background,
         crops=crops,
         compare=compare,
@@ -180,7 +183,7 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_pipeline(preset: str, model: Path | None, device: str, dtype: str, *, preference: bool = True) -> Any:
+def load_pipeline(preset: str, model: Path | None, device: str, dtype: str, *, preference: bool | Path = True) -> Any:
     """The preset's pipeline, or the one in the folder `model`, on `device`; raises WeightsError,
     InvalidInputError.
     """

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from prefrestore.presets import Preset, load_preset
-from prefrestore.weights import bundled_folder, verify
+from prefrestore.weights import bundled_folder, folder_hashes, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
     from prefrestore.pipeline import PrefRestorePipeline
+
+ADAPTER = "preference"
+"""Where a pipeline folder keeps its preference adapter."""
 
 _WORDS = ("A man with grey hair looks at the camera.", "A young woman with dark hair smiles in front of a wall.")
 
@@ -83,7 +86,7 @@ def load_preset_pipeline(
     *,
     folder: Path | str | None = None,
     dtype: torch.dtype = torch.float32,
-    preference: bool = True,
+    preference: bool | Path = True,
 ) -> PrefRestorePipeline:
     """The pipeline of a preset: ``compact`` with the bundled weights, ``tiny`` with random ones for tests.
 
@@ -93,7 +96,7 @@ def load_preset_pipeline(
         name: a preset.
         folder: a pipeline folder in place of the bundled weights; its hashes are checked when it records them.
         dtype: of the weights in memory; the files are half precision.
-        preference: False leaves the adapter out: the base model.
+        preference: False leaves the adapter out: the base model. A path is the folder of another adapter.
 
     Raises:
         InvalidInputError: no such preset.
@@ -103,17 +106,25 @@ def load_preset_pipeline(
     from prefrestore.preference.adapter import load_adapter
 
     preset = load_preset(name)
+    other = preference if isinstance(preference, Path) else None
     if folder is None and name == "tiny":
         pipeline = random_pipeline(preset)
+        if other is not None:
+            load_adapter(pipeline.transformer, other)
         return pipeline if dtype == torch.float32 else pipeline.to(dtype)
     path = bundled_folder(name) if folder is None else Path(folder)
     hashes = verify(path)
     pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
-    adapter = path / "preference"
-    aligned = preference and adapter.is_dir()
-    if aligned:
-        load_adapter(pipeline.transformer, adapter)
+    pipeline.weight_hashes = {
+        key: value
+        for key, value in hashes.items()
+        if key.endswith(".safetensors") and not (key.startswith(ADAPTER) and preference is not True)
+    }
+    if preference is True and (path / ADAPTER).is_dir():
+        other = path / ADAPTER
+    elif other is not None:
+        pipeline.weight_hashes |= {f"{ADAPTER}/{key}": value for key, value in folder_hashes(other).items()}
+    if other is not None:
+        load_adapter(pipeline.transformer, other)
         pipeline.transformer.to(dtype)
-    used = {key: value for key, value in hashes.items() if aligned or not key.startswith("preference/")}
-    pipeline.weight_hashes = {key: value for key, value in used.items() if key.endswith(".safetensors")}
     return pipeline

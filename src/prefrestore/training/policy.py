@@ -25,7 +25,6 @@ from prefrestore.texture.conditioning import Conditions, embed_latents
 
 if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.preference.rewards.guard import HeldOutGuard
 
 Losses = dict[str, Tensor]
 
@@ -60,7 +59,7 @@ class PolicyObjective(nn.Module):
 
     Args:
         pipeline: frozen, with the adapters ``policy`` (trained, active) and ``old`` on its denoiser.
-        mix: what is optimised. guard: what is only watched.
+        mix: what is optimised.
     """
 
     def __init__(
@@ -69,13 +68,12 @@ class PolicyObjective(nn.Module):
         mix: RewardMix,
         settings: PolicySettings,
         *,
-        guard: HeldOutGuard | None = None,
         policy: str = "default",
         old: str = "old",
     ) -> None:
         super().__init__()
         self.transformer = pipeline.transformer
-        self.pipeline, self.mix, self.settings, self.guard = pipeline, mix, settings, guard
+        self.pipeline, self.mix, self.settings = pipeline, mix, settings
         self.policy, self.old = policy, old
 
     def forward(
@@ -117,14 +115,13 @@ class PolicyObjective(nn.Module):
         agreement = -group_distances(latents, groups)
         total = scored.total + self.settings.entropy_weight * standardise(agreement, groups)
         values, valid, _ = group_advantages(total, groups)
-        return values, valid, self.curves(images, scored.terms, agreement, context) | {"skipped": (~valid).sum()}
+        return values, valid, self.curves(scored.terms, agreement) | {"skipped": (~valid).sum()}
 
-    def curves(self, images: Tensor, terms: dict[str, Tensor], agreement: Tensor, context: RewardContext) -> Losses:
-        """What is logged of a round: each reward's mean, the held-out one, and the spread of the latents."""
+    @staticmethod
+    def curves(terms: dict[str, Tensor], agreement: Tensor) -> Losses:
+        """What is logged of a round: each reward's mean, and the spread of the latents."""
         curves = {f"reward_{name}": scores.detach().nanmean() for name, scores in terms.items()}
         curves["latent_std"] = (-agreement.detach()).mean().sqrt()
-        if self.guard is not None:
-            curves["held_out"] = torch.tensor(self.guard.measure(images.detach(), context))
         return curves
 
     def reference_velocity(self, conditions: Conditions, x: Tensor, t: Tensor) -> Tensor:
@@ -204,7 +201,7 @@ class RewardGradientObjective(PolicyObjective):
         loss, parts = objectives.reward_gradient_loss(
             scored.total + settings.entropy_weight * agreement, kl=drift, kl_weight=settings.kl_weight
         )
-        return self.curves(images.clamp(0, 1), scored.terms, agreement, context) | parts | {"loss": loss}
+        return self.curves(scored.terms, agreement) | parts | {"loss": loss}
 
 
 class GrpoObjective(PolicyObjective):

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from accelerate.utils import DistributedType
 
 from prefrestore.atomic import written_beside
 from prefrestore.errors import InvalidInputError
-from prefrestore.preference.adapter import adapter_tensors, add_adapter, save_adapter, using_adapter
+from prefrestore.preference.adapter import adapter_tensors, add_adapter, save_adapter
 from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.rewards import build_mix, build_reward, parse_mix
 from prefrestore.preference.rewards.guard import HeldOutGuard
-from prefrestore.training.images import grid, to_signed
+from prefrestore.training.held_out import HeldOutFaces
 from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
-from prefrestore.training.loop import Trainer, new_accelerator
-from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.loop import Trainer
 from prefrestore.training.policy import OBJECTIVES, PolicySettings
+from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
@@ -49,10 +48,13 @@ class Config(PairsConfig):
         pairs: how many degraded pairs are cached.
         objective: ``nft`` (DiffusionNFT), ``grpo`` (Flow-GRPO) or ``reward-gradient`` (ReFL, DRaFT).
         rewards: the mix, as ``name=weight`` with commas between.
+        scorer: folder of the reward ``preference``, where it is not the bundled scorer.
         held_out: a reward that is watched and not optimised; ``none`` watches nothing.
+        held_out_faces: on how many validation faces, always the same.
+        held_out_every: after how many steps each.
         held_out_tolerance: how far its smoothed value may fall below its best, in its own unit.
-        held_out_patience: after how many such steps in a row the run stops.
-        batch_size: LQ images a step (and process).
+        held_out_patience: after how many such readings in a row the run stops.
+        batch_size: LQ images of a micro-batch; the advantages' spread is that of a micro-batch.
         group_size: restorations of each.
         sample_steps: steps of the sampler, while training.
         solver: ``dpm`` or ``euler``, for nft and reward-gradient; grpo takes the stochastic steps of its own.
@@ -66,15 +68,19 @@ class Config(PairsConfig):
         kl_weight: weight of ``mean((v - v_reference)^2)``.
         entropy_weight: weight of the agreement of a group: minus the squared distance of a latent to its group's mean.
         rank, alpha: of the adapter.
+        gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         tracker: who is told the curves beside ``log.jsonl``: ``none``, or a name that Accelerate knows.
     """
 
     model: Path | None = None
     objective: str = "nft"
     rewards: str = "identity=1,lpips=1,landmarks=0.5,preference=0.5"
+    scorer: Path | None = None
     held_out: str = "psnr"
-    held_out_tolerance: float = 0.5
-    held_out_patience: int = 5
+    held_out_faces: int = 16
+    held_out_every: int = 10
+    held_out_tolerance: float = 0.02
+    held_out_patience: int = 3
     steps: int = 60
     batch_size: int = 4
     group_size: int = 8
@@ -86,7 +92,7 @@ class Config(PairsConfig):
     noise_level: float = 0.7
     beta: float = 0.1
     advantage_clip: float = 5.0
-    clip_range: float = 1e-3
+    clip_range: float = 1e-4
     kl_weight: float = 1e-4
     entropy_weight: float = 0.0
     rank: int = 32
@@ -133,16 +139,22 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """
     if config.objective not in OBJECTIVES:
         raise InvalidInputError(f"the objective is one of {', '.join(OBJECTIVES)}, not '{config.objective}'")
-    mix = build_mix(parse_mix(config.rewards))
+    weights = parse_mix(config.rewards)
+    own = {} if config.scorer is None else {"preference": {"folder": config.scorer}}
+    if own and "preference" not in {*weights, config.held_out}:
+        raise InvalidInputError(f"--scorer is for the reward preference, which is not in {config.rewards}")
+    mix = build_mix(weights, {name: options for name, options in own.items() if name in weights})
     guard = None
     if config.held_out != "none":
-        watched = build_reward(config.held_out)
+        watched = build_reward(config.held_out, **own.get(config.held_out, {}))
         guard = HeldOutGuard(watched, mix, tolerance=config.held_out_tolerance, patience=config.held_out_patience)
     pipeline = load_base(config)
     add_adapter(pipeline.transformer, OLD, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    if config.gradient_checkpointing:
+        pipeline.transformer.enable_gradient_checkpointing()
     add_adapter(pipeline.transformer, POLICY, rank=config.rank, alpha=config.alpha, seed=config.seed)
     policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
-    objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), guard=guard, policy=POLICY, old=OLD)
+    objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), policy=POLICY, old=OLD)
 
     pairs = latent_pairs(pipeline, config, log)
     captions = pair_captions(config, pipeline.face_size)
@@ -156,28 +168,37 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         del batch["clean_latents"]
         return batch | {"captions": [captions[i] for i in index]}
 
+    # The sheets show eight of them.
+    shown = {"count": max(8, config.held_out_faces), "degradation": config.degradation, "seed": config.seed}
+    faces = HeldOutFaces(pipeline, config.data, **shown)
     notes: dict[str, Any] = {}
 
     def after_step(losses: dict[str, float]) -> bool:
         update_average(old.values(), policy.values(), old_policy_decay(trainer.step))
-        if guard is None:
+        if guard is None or trainer.step % config.held_out_every:
             return False
-        stop = guard.update(losses["held_out"])
+        reading = faces.reading(guard)
+        stop = guard.update(reading)
         notes["guard"] = guard.state_dict()
+        log(f"step {trainer.step}: {guard.reward.name} of the held-out faces {reading:.4f}, best {guard.best:.4f}")
         if stop:
-            fall = f"{guard.reward.name} fell from {guard.best:.4f} to {guard.smoothed:.4f}"
-            log(f"stopped at step {trainer.step}: the held-out {fall}")
+            log(f"stopped: the held-out reward fell from {guard.best:.4f} to {guard.smoothed:.4f} (smoothed)")
         return stop
 
     loop = config.loop("preference", ema_decay=0.9, weight_decay=1e-4, warmup_steps=0, tracker=config.tracker)
-    accelerator = new_accelerator(loop)
+    accelerator = new_accelerator(loop.tracker, loop.output_dir)
+    if accelerator.distributed_type == DistributedType.FSDP:
+        # Sampling switches adapters, and FSDP2 keeps which parameters learn as it was at the first gathering.
+        raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline.to(accelerator.device)
+    if guard is not None:
+        guard.update(faces.reading(guard))  # the base's: a new adapter changes nothing
     trainer = Trainer(
         objective,
         make_batch,
         loop,
         accelerator=accelerator,
-        sample=_seed_sheet(pipeline, config),
+        sample=faces.sheet,
         after_step=after_step,
         extra_tensors={f"old.{name}": value for name, value in old.items()},
         notes=notes,
@@ -186,11 +207,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         guard.load_state_dict(notes["guard"])
     if not (guard is not None and guard.stopped):
         trainer.fit()
-    with trainer.averaged_weights():
+
+    def write() -> None:
         folder = Path(config.output_dir) / "preference"
         save_adapter(pipeline.transformer, POLICY, folder, torch.float16)
-    with written_beside(folder / "training.json") as part:
-        part.write_text(json.dumps(_recipe(config, trainer.step), indent=2) + "\n")
+        with written_beside(folder / "training.json") as part:
+            part.write_text(json.dumps(_recipe(config, trainer.step), indent=2) + "\n")
+
+    trainer.export(write)
     return trainer
 
 
@@ -199,23 +223,3 @@ def _recipe(config: Config, steps: int) -> dict[str, Any]:
     kept = ["objective", "rewards", "held_out", "batch_size", "learning_rate", "seed", "degradation", "pairs"]
     kept += ["rank", "alpha", "preset", "mixed_precision"]
     return {"steps": steps} | {name: getattr(config, name) for name in kept} | vars(config.policy())
-
-
-def _seed_sheet(pipeline: PrefRestorePipeline, config: Config) -> Callable[[], Image.Image]:
-    """Rows of a grid: degraded validation faces, the base, four seeds of the policy, the clean faces."""
-    validation = load_validation(config.data, pipeline.face_size)
-    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
-    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
-
-    def sheet() -> Image.Image:
-        conditions = pipeline.conditions(to_signed(lq).to(pipeline.device))
-
-        def restored(seed: int) -> Tensor:
-            noise = torch.randn(conditions.lq_latents.shape, generator=torch.Generator().manual_seed(seed))
-            return pipeline.decode(pipeline.sample(conditions, noise, fidelity=0.0)) * 2 - 1
-
-        with using_adapter(pipeline.transformer, None):
-            base = restored(0)
-        return grid([to_signed(lq), base, *(restored(seed) for seed in range(4)), to_signed(targets)])
-
-    return sheet
