@@ -63,10 +63,10 @@ def legend(width: int, *, hottest: float = HOTTEST) -> NDArray[np.uint8]:
     font = ImageFont.load_default(size)
     strip = Image.new("RGB", (width, 2 * size), "white")
     pen = ImageDraw.Draw(strip)
-    texts = ("the samples agree", f"a guess: they differ by {hottest * 255:.0f} of 255 levels or more")
+    texts: tuple[str, str] = ("the samples agree", f"a guess: they differ by {hottest * 255:.0f} of 255 levels or more")
     room = width - 6 * size - sum(pen.textlength(text, font=font) for text in texts)
     if width < SMALLEST_LEGEND or room < 2 * size:
-        texts, room = ("0", f"{hottest * 255:.0f} of 255"), 0.0
+        texts = ("agree", f"guess: {hottest * 255:.0f} of 255")
         room = max(width - 4 * size - sum(pen.textlength(text, font=font) for text in texts), 1)
     left = size + pen.textlength(texts[0], font=font) + size / 2
     bar = np.round(colours(np.linspace(0, 1, max(int(room), 1)))[None] * 255).astype(np.uint8)
