@@ -6,6 +6,7 @@ import json
 import math
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -18,6 +19,10 @@ from prefrestore.engines.manifest import Entry, InputFacts, Manifest
 from prefrestore.engines.rounds import drive
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
 from prefrestore.plan import Task
+
+# Photos of one Ray Data execution: each is a block of its own that the driver keeps account of, and the models are
+# loaded once in that many photos.
+AT_ONCE = 10_000
 
 MakeRestorer = Callable[[], Callable[[Task], Outcome]]
 """Called once in every worker; loads the model there. What it gives may be called by several threads."""
@@ -145,7 +150,9 @@ def restore_on_ray(
         def run(some: Sequence[Task], alone: bool) -> Iterator[Entry]:
             machines = [node["Resources"] for node in connect().nodes() if node["Alive"]]
             placement = place(machines, device=device, threads=torch.get_num_threads(), workers=workers)
-            yield from _one_round(some, make_restorer, placement, jobs=1 if alone else jobs)
+            for start in range(0, len(some), AT_ONCE):
+                part = some[start : start + AT_ONCE]
+                yield from _one_round(part, make_restorer, placement, jobs=1 if alone else jobs)
 
         yield from drive(tasks, run, manifest=manifest, settings=settings, skip_existing=skip_existing)
 
@@ -161,22 +168,24 @@ def _one_round(
 
     # A block a photo: a photo's entry arrives when the photo is finished, and a death costs the photos in hand only.
     rows = [{"task": _as_json(task)} for task in tasks]
-    photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
-        PhotoWorker,
-        fn_constructor_args=(make_restorer, __version__, placement.threads),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            size=min(placement.workers, len(rows)),
-            max_tasks_in_flight_per_actor=jobs,
-            max_concurrent_calls_per_actor=jobs,
-            enable_true_multi_threading=True,
-        ),
-        num_cpus=placement.cpus,
-        num_gpus=placement.gpus,
-        # A dead worker comes back, but what it had in hand is for `run_rounds` to try again.
-        max_restarts=-1,
-        max_task_retries=0,
-    )
+    with warnings.catch_warnings():
+        # Ray 2.64 will take the retries of actor tasks away; the extra `ray` stays below it.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        photos = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
+            PhotoWorker,
+            fn_constructor_args=(make_restorer, __version__, placement.threads),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                size=min(placement.workers, len(rows)),
+                max_tasks_in_flight_per_actor=jobs,
+                max_concurrent_calls_per_actor=jobs,
+                enable_true_multi_threading=True,
+            ),
+            num_cpus=placement.cpus,
+            num_gpus=placement.gpus,
+            # A dead worker comes back by itself, but what it had in hand is for `run_rounds` to try again.
+            max_task_retries=0,
+        )
     photos.context.max_errored_blocks = -1
     photos.context.enable_progress_bars = False
     photos.context.print_on_execution_start = False
