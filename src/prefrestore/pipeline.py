@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.inputs import ImageInput, one_generator_each, prepare_faces
+from prefrestore.offload import at_work
 from prefrestore.reference import procedure
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import write_tokens
@@ -132,24 +133,28 @@ class PrefRestorePipeline(DiffusionPipeline):
         side = self.image_tokenizer.config.image_size
         if images.shape[-1] != side:
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
-        tokens = self.image_tokenizer.encode(images)
+        with at_work(self.image_tokenizer):
+            tokens = self.image_tokenizer.encode(images)
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
         count = self.image_tokenizer.num_tokens
-        return write_tokens(self.language_model, chats, vocabulary, count, constrained=constrained).queries
+        with at_work(self.language_model):
+            return write_tokens(self.language_model, chats, vocabulary, count, constrained=constrained).queries
 
     @torch.no_grad()
     def encode_texture(self, images: Tensor) -> Tensor:
         """LQ faces (B,3,H,W) in [-1,1] -> scaled LQ latents (B,C,h,w), float32: the posterior mean's estimate."""
         encoder = self.autoencoder if self.lq_encoder is None else self.lq_encoder
-        latents = encoder.encode(images.to(encoder.dtype)).latent
+        with at_work(encoder):
+            latents = encoder.encode(images.to(encoder.dtype)).latent
         return latents.float() * self.autoencoder.config.scaling_factor
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32."""
         latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
-        return self.autoencoder.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
+        with at_work(self.autoencoder):
+            return self.autoencoder.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
 
     def prepare(self, image: ImageInput) -> Tensor:
         """Any accepted faces -> (B,3,S,S) float32 in [-1,1] on the pipeline's device; see `__call__`."""
@@ -171,7 +176,9 @@ class PrefRestorePipeline(DiffusionPipeline):
         lq_latents = self.encode_texture(images)
         dtype = self.transformer.dtype
         lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
-        return Conditions(lq_latents=lq_latents, condition=self.connectors(queries.to(dtype), lq_tokens))
+        with at_work(self.connectors):
+            condition = self.connectors(queries.to(dtype), lq_tokens)
+        return Conditions(lq_latents=lq_latents, condition=condition)
 
     def source_mean(self, conditions: Conditions) -> Tensor:
         """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
@@ -219,7 +226,8 @@ class PrefRestorePipeline(DiffusionPipeline):
             raise InvalidInputError(f"the solver is one of {', '.join(sampler.SOLVERS)}, not '{solver}'")
         times = sampler.flow_times(steps)
         source = self.source(conditions, noise)
-        latents = sampler.SOLVERS[solver](self.velocity(conditions, scale), source, times, callback)
+        with at_work(self.transformer):
+            latents = sampler.SOLVERS[solver](self.velocity(conditions, scale), source, times, callback)
         return torch.lerp(latents, conditions.lq_latents, fidelity)
 
     @torch.no_grad()
@@ -285,8 +293,9 @@ class PrefRestorePipeline(DiffusionPipeline):
 
         chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
         latents = self.sample(conditions.repeat(num_images_per_prompt), noise, *chosen, callback=after_step)
+        images = self._finish(latents, output_type)
         self.maybe_free_model_hooks()
-        return RestorationOutput(images=self._finish(latents, output_type))
+        return RestorationOutput(images=images)
 
     def _finish(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
         if output_type == "latent":

@@ -27,6 +27,8 @@ class Recipe:
     crops: bool
     compare: bool
     batch_faces: int | None
+    offload: str = "none"
+    tile: bool = False
 
     def __call__(self) -> PhotoRestorer:
         """Load the models; raises what `pick_device`, `load_pipeline` and `load_background` raise."""
@@ -36,7 +38,15 @@ class Recipe:
             from prefrestore.background import load_background
 
             options = replace(options, background=load_background(self.background, device=place))
-        pipeline = load_pipeline(self.preset, self.model, place, self.dtype, preference=self.preference)
+        pipeline = load_pipeline(
+            self.preset,
+            self.model,
+            place,
+            self.dtype,
+            preference=self.preference,
+            offload=self.offload,
+            tile=self.tile,
+        )
         if self.batch_faces is None:
             return PhotoRestorer(pipeline, options, crops=self.crops, compare=self.compare)
         return GatheringRestorer(
@@ -54,6 +64,7 @@ class Recipe:
             "preset": self.preset,
             "weights": _hash(hashes),
             "dtype": self.dtype,
+            "tile": self.tile,
             "preference": folder_hashes(self.preference) if isinstance(self.preference, Path) else self.preference,
             "background": _hash(self.background),
             "crops": self.crops,

@@ -37,6 +37,14 @@ class Engine(str, Enum):
     ray = "ray"
 
 
+class Offload(str, Enum):
+    """Which weights leave the accelerator between their turns."""
+
+    none = "none"
+    model = "model"
+    sequential = "sequential"
+
+
 class Chosen(str, Enum):
     """Which of several restorations is shown."""
 
@@ -86,6 +94,12 @@ def restore(
     jobs: Annotated[int, typer.Option(min=1, help="Photos in hand at a time.")] = 2,
     device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.auto,
     dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = Precision.float32,
+    offload: Annotated[
+        Offload, typer.Option(help="Less GPU memory: weights come by component (model) or layer (sequential).")
+    ] = Offload.none,
+    tile: Annotated[
+        bool, typer.Option("--tile", help="Less GPU memory: the paper's autoencoder in tiles, not quite the same.")
+    ] = False,
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
@@ -139,6 +153,8 @@ def restore(
         options=options,
         device=device.value,
         dtype=dtype.value,
+        offload=offload.value,
+        tile=tile,
         preset=preset,
         model=model,
         preference=adapter or not no_preference,
@@ -183,21 +199,31 @@ def pick_device(name: str) -> str:
     return name
 
 
-def load_pipeline(preset: str, model: Path | None, device: str, dtype: str, *, preference: bool | Path = True) -> Any:
-    """The preset's pipeline, or the one in the folder `model`, on `device`; raises WeightsError,
-    InvalidInputError.
+def load_pipeline(
+    preset: str,
+    model: Path | None,
+    device: str,
+    dtype: str,
+    *,
+    preference: bool | Path = True,
+    offload: str = "none",
+    tile: bool = False,
+) -> Any:
+    """The preset's pipeline, or the one in the folder `model`, on `device`; ``offload``, ``tile``: as
+    `prefrestore.offload.place`. Raises WeightsError, InvalidInputError.
     """
     import diffusers
     import torch
     import transformers
 
+    from prefrestore.offload import place
     from prefrestore.presets import load_preset_pipeline
 
     # Loading takes a second; two libraries' bars about it would drown what the user asked for.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     options = {"folder": model, "dtype": getattr(torch, dtype), "preference": preference}
-    pipeline = load_preset_pipeline(preset, **options).to(device)
+    pipeline = place(load_preset_pipeline(preset, **options), device, offload=offload, tile=tile)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.offload import compute_device, weight_rows
 from prefrestore.semantic.instruction import ChatInputs, ImageVocabulary
 
 if TYPE_CHECKING:
@@ -153,14 +154,15 @@ def write_tokens(
         InvalidInputError: the sequence does not fit the model's positions, or the draft not the batch or the codebook.
     """
     check_length(model, chat, num_tokens)
-    chat = chat.to(model.device)
+    device = compute_device(model)
+    chat = chat.to(device)
     if draft is None:
         return _decode(model, chat, vocabulary, num_tokens, None, constrained)[0]
     if draft.shape != (len(chat.input_ids), num_tokens):
         raise InvalidInputError(
             f"the draft is {tuple(draft.shape)}; the batch wants {(len(chat.input_ids), num_tokens)}"
         )
-    drafted, tied = _decode(model, chat, vocabulary, num_tokens, draft.to(model.device), constrained)
+    drafted, tied = _decode(model, chat, vocabulary, num_tokens, draft.to(device), constrained)
     if not tied:
         return drafted
     plain, _ = _decode(model, chat, vocabulary, num_tokens, None, constrained)
@@ -180,9 +182,9 @@ def _decode(
     Index i of a row counts from ``<S0>``, 0; token i lies at slot ``length - 1 + i`` of the cache. ``start`` is the
     first index that no pass has read with the right tokens before it: its token is known, what follows is a guess.
     """
-    device, (count, length) = model.device, chat.input_ids.shape
+    device, (count, length) = chat.input_ids.device, chat.input_ids.shape
     rows_of_head = slice(vocabulary.first, vocabulary.first + vocabulary.size) if constrained else slice(None)
-    head, offset = model.lm_head.weight[rows_of_head], vocabulary.first if constrained else 0
+    head, offset = weight_rows(model.lm_head, rows_of_head), vocabulary.first if constrained else 0
     longest = 0 if draft is None else min(LONGEST_DRAFT, num_tokens)
     width = min(FIRST_DRAFT, longest)
     # Rows do not advance alike: one that is ahead reads up to ``longest`` places beyond its end.

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.offload import at_work
+
 
 class Quantized(NamedTuple):
     """What `SimVQ.forward` returns.
@@ -56,7 +58,7 @@ class SimVQ(nn.Module):
 
     def codebook(self) -> Tensor:
         """The codes that are compared: unit rows of ``embedding_proj(embedding)``, (size, C) float32."""
-        with torch.autocast(self.embedding.weight.device.type, enabled=False):
+        with at_work(self.embedding), torch.autocast(self.embedding.weight.device.type, enabled=False):
             return F.normalize(self.embedding_proj(self.embedding.weight).float(), dim=-1)
 
     def nearest(self, features: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.offload import at_work
 
 
 class SimVQCodebook(nn.Module):
@@ -38,11 +39,13 @@ class SimVQCodebook(nn.Module):
         flat = features.flatten(0, -2).float()
         best = flat.new_full((len(flat),), -torch.inf)
         indices = torch.zeros(len(flat), dtype=torch.long, device=flat.device)
-        weight, bias = self.embedding_proj.weight.float(), self.embedding_proj.bias.float()
+        with at_work(self.embedding), at_work(self.embedding_proj):
+            table = self.embedding.weight
+            weight, bias = self.embedding_proj.weight.float(), self.embedding_proj.bias.float()
         if self.l2_normalized:
             flat = F.normalize(flat, dim=-1)
-        for start in range(0, self.embedding.num_embeddings, chunk):
-            codes = F.linear(self.embedding.weight[start : start + chunk].float(), weight, bias)
+        for start in range(0, len(table), chunk):
+            codes = F.linear(table[start : start + chunk].float(), weight, bias)
             if self.l2_normalized:
                 nearness = flat @ F.normalize(codes, dim=-1).T
             else:

@@ -11,6 +11,7 @@ from diffusers import AutoencoderDC
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.vae import DecoderOutput, EncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -68,11 +69,13 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
+    @apply_forward_hook
     def encode(self, x: Tensor) -> EncoderOutput:
         """Image (B,3,H,W) in [-1,1], sides multiples of the compression -> latent (B,C,H/f,W/f), unscaled."""
         latent = self.patch_encoder(x) + self.deep.encoder(F.pixel_unshuffle(x, self.config.stem_patch))
         return EncoderOutput(latent=latent)
 
+    @apply_forward_hook
     def decode(self, z: Tensor) -> DecoderOutput:
         """Latent (B,C,h,w), unscaled -> image (B,3,h f,w f), about [-1,1], not clamped."""
         sample = self.patch_decoder(z) + F.pixel_shuffle(self.deep.decoder(z), self.config.stem_patch)

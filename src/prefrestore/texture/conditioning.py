@@ -11,10 +11,12 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.autoencoders.autoencoder_dc import Encoder
 from diffusers.models.autoencoders.vae import EncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.offload import at_work
 from prefrestore.texture import flow
 from prefrestore.texture.sampler import Velocity
 
@@ -97,6 +99,7 @@ class LatentEncoder(ModelMixin, ConfigMixin):
             out_shortcut=False,
         )
 
+    @apply_forward_hook
     def encode(self, x: Tensor) -> EncoderOutput:
         """LQ image (B,3,H,W) in [-1,1] -> estimate of the clean image's latent (B,C,H/f,W/f), unscaled."""
         latent = self.patch_encoder(x) + self.deep(F.pixel_unshuffle(x, self.config.stem_patch))
@@ -141,7 +144,8 @@ def embed_latents(transformer: SanaTransformer2DModel, latents: Tensor) -> Tenso
     A denoiser whose input also carries the LQ latents by channel has a wider ``patch_embed``: the latents are repeated.
     """
     copies = transformer.config.in_channels // latents.shape[1]
-    return transformer.patch_embed(latents.repeat(1, copies, 1, 1))
+    with at_work(transformer, part=transformer.patch_embed):
+        return transformer.patch_embed(latents.repeat(1, copies, 1, 1))
 
 
 def denoise(
