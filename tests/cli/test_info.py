@@ -18,3 +18,12 @@ def test_info_names_presets_versions_licences_and_hashes(prefrestore: Callable[.
     folded = "".join(ran.text.split())
     for file, digest in verify(tmp_path / "model").items():
         assert not file.endswith(".safetensors") or digest[:12] in folded
+
+
+def test_a_plan_names_every_part_and_says_what_fits(prefrestore: Callable[..., Any]) -> None:
+    options = ["--preset", "compact", "--batch", "2", "--dtype", "float32", "--card-gb", "10"]
+    ran = prefrestore(["info", "--plan", *options])
+    assert ran.code == 0, ran.text
+    for word in ("language_model", "key-value cache", "--offload model", "sequential", "10 GiB", "8 GiB", "fits"):
+        assert word in " ".join(ran.text.split()), word
+    assert "Apache-2.0" not in ran.text

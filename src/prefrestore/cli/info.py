@@ -1,4 +1,4 @@
-"""``prefrestore info``: what is installed, and under which licences."""
+"""``prefrestore info``: what is installed, and under which licences; and how much memory a preset needs."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from prefrestore.cli.restore import Precision
+
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from prefrestore.memory import MemoryPlan
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow") + (
     "opencv-python-headless",
@@ -26,8 +30,18 @@ LICENCES = (
 
 def info(
     model: Annotated[Path | None, typer.Option(help="Also list and check the weights of this pipeline folder.")] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Instead: what a preset needs of a GPU's memory, by its configuration alone.")
+    ] = False,
+    preset: Annotated[str, typer.Option(help="Of --plan: compact, tiny or paper.")] = "paper",
+    batch: Annotated[int, typer.Option(min=1, help="Of --plan: faces at a time.")] = 4,
+    dtype: Annotated[Precision, typer.Option(help="Of --plan: precision of the model.")] = Precision.bfloat16,
+    card_gb: Annotated[float, typer.Option(min=1, help="Of --plan: memory of the GPU, in GiB.")] = 24,
 ) -> None:
     """Show presets, weights with their hashes, licences, versions and devices."""
+    if plan:
+        _print_plan(preset, batch, dtype.value, card_gb)
+        return
     from rich.console import Console
 
     from prefrestore.errors import WeightsError
@@ -39,13 +53,13 @@ def info(
     presets = _table("preset", "face", "steps", "weights")
     folders: list[tuple[str, Path]] = [] if model is None else [(str(model), model)]
     for name in PRESET_NAMES:
-        preset = load_preset(name)
+        values = load_preset(name)
         try:
             folders.append((name, bundled_folder(name)))
             weights = "in the package"
         except WeightsError:
             weights = "random, for tests" if name == "tiny" else "none: configuration only"
-        presets.add_row(name, f"{preset.face_size} px", str(preset.flow.num_inference_steps), weights)
+        presets.add_row(name, f"{values.face_size} px", str(values.flow.num_inference_steps), weights)
     console.print(presets)
     for name, folder in folders:
         console.print(_weights(name, folder))
@@ -54,6 +68,69 @@ def info(
         licences.add_row(*row)
     console.print(licences)
     console.print(_devices())
+
+
+def _print_plan(name: str, batch: int, dtype: str, card_gb: float) -> None:
+    import torch
+    from rich.console import Console
+
+    from prefrestore import memory
+    from prefrestore.presets import load_preset
+
+    preset = load_preset(name)
+    plans = {size: memory.make_plan(preset, batch=size, dtype=getattr(torch, dtype)) for size in {1, batch}}
+    plan = plans[batch]
+    console = Console(highlight=False)
+    console.print(f"{name}, {dtype}, {batch} faces of {preset.face_size} px at a time; memory in GiB (2^30 bytes)\n")
+    weights = _table("component", "parameters", "weights", "largest layer")
+    for part in plan.components:
+        weights.add_row(part.name, f"{part.parameters / 1e6:,.1f} M", _gib(part.weights), _gib(part.largest_layer))
+    total = sum(part.parameters for part in plan.components)
+    weights.add_row("all", f"{total / 1e6:,.1f} M", _gib(sum(part.weights for part in plan.components)), "")
+    console.print(weights, "")
+    work = _table("stage", "whose weights", "activations (estimate)", "key-value cache")
+    for stage in plan.stages:
+        work.add_row(stage.name, stage.works, _gib(stage.activations), _gib(stage.cache) if stage.cache else "")
+    for mode, stages in plan.autoencoding.items():
+        for stage in stages:
+            work.add_row(f"{stage.name}, {mode}", stage.works, _gib(stage.activations), "")
+    work.add_row("carried from stage to stage", "", _gib(plan.carried), "")
+    console.print(work, "")
+    ways = _table("way", "peak", "at", f"with {_gib(memory.ALLOWANCE)} for context and workspaces", f"{card_gb:g} GiB")
+    for way, words in memory.WAYS.items():
+        for tile in (False, True)[: 1 + ("tiles" in plan.autoencoding)]:
+            peak, at = plan.peak(way, tile=tile)
+            fits = "fits" if plan.fits(way, int(card_gb * 2**30), tile=tile) else "does not fit"
+            ways.add_row(words + (", --tile" if tile else ""), _gib(peak), at, _gib(peak + memory.ALLOWANCE), fits)
+    console.print(ways, "")
+    cards = _table("card", "what to do")
+    for size in sorted({card_gb, 24, 16, 12, 8, 6, 4}, reverse=True):
+        cards.add_row(f"{size:g} GiB", _advice(plans, int(size * 2**30)))
+    console.print(cards, "")
+    console.print(
+        "Parameters, weights and the key-value cache are exact. Activations are what each stage's pass would allocate, "
+        "counted on tensors without contents, attention by its plain kernel; context and workspaces are an allowance."
+    )
+    if name == "paper":
+        console.print(
+            "The checkpoint decides what the preset does not say; assumed here: a language model of Qwen3-1.7B's shape "
+            "with the image tokens in its vocabulary, codes of 1,536 numbers, SANA 1.5's norms of queries and keys."
+        )
+
+
+def _advice(plans: dict[int, MemoryPlan], card: int) -> str:
+    from prefrestore.memory import WAYS, advice
+
+    found = advice(plans, card)
+    if found is None:
+        return "too small"
+    plan, way, tile = found
+    batch = f"{plan.batch} face{'s' * (plan.batch > 1)} at a time"
+    return f"{batch}, {WAYS[way]}{', --tile' if tile else ''} ({_gib(plan.peak(way, tile=tile)[0])})"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f}"
 
 
 def _table(*columns: str) -> Table:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PAD, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 IMAGE, IMAGE_START, IMAGE_END = "<image>", "<im_start>", "<im_end>"
 SCALES = ("<S0>", "<S1>", "<S2>")
+SPECIALS = (PAD, TURN_START, TURN_END, IMAGE, IMAGE_START, IMAGE_END, *SCALES)
 SYSTEM = "You are a helpful assistant."
 
 
@@ -110,8 +111,7 @@ def train_text_tokenizer(
     frame += [_question(None, copy=copy) for copy in (False, True)]
     described = [_question(caption, copy=False) for caption in captions]
     backend.train_from_iterator([*described, *(frame * 50)], trainer)
-    specials = [PAD, TURN_START, TURN_END, IMAGE, IMAGE_START, IMAGE_END, *SCALES]
-    tokens = [*specials, *(image_token(index) for index in range(codebook_size))]
+    tokens = [*SPECIALS, *(image_token(index) for index in range(codebook_size))]
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in tokens])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
