@@ -78,14 +78,14 @@ def using_adapter(transformer: SanaTransformer2DModel, name: str | None) -> Iter
 
 def save_adapter(transformer: SanaTransformer2DModel, name: str, folder: Path, dtype: torch.dtype) -> None:
     """Write the adapter as a PEFT folder; each file is written beside its place and renamed into it."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     from prefrestore.atomic import written_beside
 
     tensors = adapter_tensors(transformer, name)
     values = {_PREFIX + key: value.detach().cpu().to(dtype).contiguous() for key, value in tensors.items()}
     with written_beside(folder / WEIGHTS) as part:
-        save_file(values, part, metadata={"format": "pt"})
+        part.write_bytes(save(values, metadata={"format": "pt"}))
     config = transformer.peft_config[name].to_dict() | {"inference_mode": True, "base_model_name_or_path": None}
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     with written_beside(folder / CONFIG) as part:
