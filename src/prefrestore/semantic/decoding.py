@@ -23,9 +23,9 @@ from prefrestore.semantic.instruction import ChatInputs, ImageVocabulary
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
 
-# Draft tokens in the first pass, in any pass, and at least. A pass costs more the more it reads, and a draft that was
-# wrong soon is likely to be wrong soon again.
-FIRST_DRAFT, LONGEST_DRAFT, SHORTEST_DRAFT = 64, 256, 8
+# Draft tokens in the first pass, in any pass, and at least. A pass costs more the more it reads; but it also betters
+# the draft behind a wrong token, so short blocks do not pay even where the draft is mostly wrong.
+FIRST_DRAFT, LONGEST_DRAFT, SHORTEST_DRAFT = 64, 256, 32
 
 # Two logits closer than this share of the larger one could change places when the same sum is taken in another order.
 TIE = 2e-5
@@ -197,7 +197,8 @@ def _decode(
     cache = _FixedCache(model.config.num_hidden_layers, length + size)
     queries = torch.empty(count, size + 1, model.config.hidden_size, dtype=model.dtype, device=device)
     passes = torch.zeros(count, dtype=torch.long, device=device)
-    guarded, tied = draft is not None and model.dtype in (torch.float32, torch.float64), False
+    guarded = draft is not None and model.dtype in (torch.float32, torch.float64)
+    tied = torch.zeros((), dtype=torch.bool, device=device)
 
     alive, start, before = torch.arange(count, device=device), [0] * count, length - 1
     while start:
@@ -235,7 +236,7 @@ def _decode(
         if guarded:
             near = (logits > (best - TIE * best.abs())[..., None]).sum(-1) > 1
             certain = (torch.arange(fed, device=device) <= agreed[:, None]) & (index < num_tokens)
-            tied = tied or bool((near & certain).any())
+            tied |= (near & certain).any()
         runs = agreed.tolist() if fed > 1 else [0] * len(start)
         start = [at + run + 1 for at, run in zip(start, runs, strict=True)]
         width = min(longest, max(SHORTEST_DRAFT, 2 * max(runs)))
@@ -246,4 +247,4 @@ def _decode(
             cache.keep(keep)
         before = 0
     tokens = guess[:, 1 : num_tokens + 1] - vocabulary.first
-    return Written(tokens, queries[:, : num_tokens + 1], passes), tied
+    return Written(tokens, queries[:, : num_tokens + 1], passes), bool(tied)
