@@ -1,4 +1,4 @@
-"""What the pipeline accepts, turned into tensors: faces of any kind, and one generator a face."""
+"""What the pipeline accepts, turned into tensors (faces of any kind, one generator a face), and what it gives back."""
 
 from __future__ import annotations
 
@@ -64,3 +64,13 @@ def one_generator_each(
     if len(generator) != count:
         raise InvalidInputError(f"{count} faces came with {len(generator)} generators")
     return list(generator)
+
+
+def as_output(images: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
+    """Images (B,3,H,W) in [0,1] as ``pt`` (themselves), ``np`` (B,H,W,3) or ``pil``."""
+    if output_type == "pt":
+        return images
+    array = images.permute(0, 2, 3, 1).numpy()
+    if output_type == "np":
+        return array
+    return [Image.fromarray(face) for face in (array * 255).round().astype(np.uint8)]

@@ -1,23 +1,21 @@
 """PrefRestorePipeline: aligned low-quality faces in, restored faces out."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderDC, DiffusionPipeline, SanaTransformer2DModel
 from diffusers.utils import BaseOutput
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.inputs import ImageInput, one_generator_each, prepare_faces
+from prefrestore.inputs import ImageInput, as_output, one_generator_each, prepare_faces
 from prefrestore.offload import at_work
+from prefrestore.preference.adapter import preference_apart
 from prefrestore.reference import procedure
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.semantic.integrator import write_tokens
@@ -118,6 +116,11 @@ class PrefRestorePipeline(DiffusionPipeline):
             if preference:
                 hub.add_preference(pipeline, name, **kwargs)
         return pipeline
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """As diffusers', and the preference adapter in its own folder: the denoiser's file is the base's."""
+        with preference_apart(self, save_directory):
+            super().save_pretrained(save_directory, **kwargs)
 
     @property
     def face_size(self) -> int:
@@ -288,22 +291,10 @@ class PrefRestorePipeline(DiffusionPipeline):
         def after_step(index: int, t: float, x: Tensor) -> Tensor:
             if callback_on_step_end is None:
                 return x
-            changed = callback_on_step_end(self, index, t, {"latents": x})
-            return changed.get("latents", x) if changed else x
+            return (callback_on_step_end(self, index, t, {"latents": x}) or {}).get("latents", x)
 
         chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
         latents = self.sample(conditions.repeat(num_images_per_prompt), noise, *chosen, callback=after_step)
-        images = self._finish(latents, output_type)
+        output = latents if output_type == "latent" else as_output(self.decode(latents).cpu(), output_type)
         self.maybe_free_model_hooks()
-        return RestorationOutput(images=images)
-
-    def _finish(self, latents: Tensor, output_type: str) -> list[Image.Image] | np.ndarray | Tensor:
-        if output_type == "latent":
-            return latents
-        images = self.decode(latents).cpu()
-        if output_type == "pt":
-            return images
-        array = images.permute(0, 2, 3, 1).numpy()
-        if output_type == "np":
-            return array
-        return [Image.fromarray(face) for face in (array * 255).round().astype(np.uint8)]
+        return RestorationOutput(images=output)

@@ -84,3 +84,16 @@ def test_what_does_not_fit_is_refused(pipeline: PrefRestorePipeline, tmp_path: P
         weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(WeightsError, match=str(tmp_path)):
         load_adapter(pipeline.transformer, tmp_path)
+
+
+def test_a_saved_pipeline_keeps_base_and_adapter_apart(pipeline: PrefRestorePipeline, tmp_path: Path) -> None:
+    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
+    base = _answer(pipeline)
+    _written(pipeline, tmp_path / "adapter")
+    changed = _answer(pipeline)
+    pipeline.save_pretrained(tmp_path / "saved")
+    assert torch.equal(_answer(pipeline), changed), "saving changed the pipeline"
+    again = PrefRestorePipeline.from_pretrained(tmp_path / "saved")
+    assert torch.allclose(_answer(again), changed, atol=1e-6)
+    plain = PrefRestorePipeline.from_pretrained(tmp_path / "saved", preference=False)
+    assert torch.allclose(_answer(plain), base, atol=1e-6)

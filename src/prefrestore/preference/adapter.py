@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -90,6 +90,29 @@ def save_adapter(transformer: SanaTransformer2DModel, name: str, folder: Path, d
     plain = {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
     with written_beside(folder / CONFIG) as part:
         part.write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+
+
+@contextmanager
+def preference_apart(pipeline: Any, folder: Path | str) -> Iterator[None]:
+    """While a pipeline is saved: its denoiser without adapters, and the active one in ``folder/preference``.
+
+    A denoiser that carries adapters has other key names, under which nobody would find its weights again.
+    """
+    carrying = pipeline.transformer
+    names = adapter_names(carrying)
+    if not names:
+        yield
+        return
+    plain = type(carrying).from_config(carrying.config)
+    state = {key: value for key, value in carrying.state_dict().items() if ".lora_" not in key}
+    plain.load_state_dict({key.replace(".base_layer.", "."): value for key, value in state.items()}, assign=True)
+    try:
+        pipeline.transformer = plain
+        yield
+    finally:
+        pipeline.transformer = carrying
+    active = carrying.active_adapters()
+    save_adapter(carrying, active[0], Path(folder) / "preference", carrying.dtype)
 
 
 def load_adapter(transformer: SanaTransformer2DModel, folder: Path, name: str = "preference") -> None:
