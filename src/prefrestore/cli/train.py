@@ -9,6 +9,7 @@ import re
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields
+from functools import partial
 from importlib import import_module
 from types import NoneType, UnionType
 from typing import Annotated, Any
@@ -52,13 +53,18 @@ for _stage in STAGES:
 
 def run_stage(stage: str, arguments: list[str]) -> None:
     """Parse `arguments` by the stage's ``Config`` and call the stage's ``run`` with it."""
+    from prefrestore.training.processes import leave, log_on_main
+
     name, sentence = STAGES[stage]
     module = import_module(f"prefrestore.training.{name}")
     parser = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     parser.command(help=sentence, context_settings={"help_option_names": ["-h", "--help"]})(
-        command_of(module.Config, module.run)
+        command_of(module.Config, partial(module.run, log=log_on_main))
     )
-    parser(arguments, prog_name=f"prefrestore train {stage}")
+    try:
+        parser(arguments, prog_name=f"prefrestore train {stage}")
+    finally:
+        leave()
 
 
 def command_of(config: type, run: Callable[[Any], object]) -> Callable[..., None]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -212,16 +213,21 @@ def _decoded(files: Sequence[Path], size: int, cache_dir: Path) -> npt.NDArray[n
 
 def read_face(path: Path, size: int) -> npt.NDArray[np.uint8]:
     """One square picture as uint8 size,size,3 RGB; ImageReadError or InvalidInputError name the file."""
+    return decode_face(path, size, path)
+
+
+def decode_face(source: Path | BinaryIO, size: int, name: object) -> npt.NDArray[np.uint8]:
+    """The same from a path or an open file; errors call it ``name``."""
     import cv2
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as opened:
+        with Image.open(source) as opened:
             pixels = np.array(ImageOps.exif_transpose(opened).convert("RGB"))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageReadError(f"cannot read {path}: {error}") from error
+        raise ImageReadError(f"cannot read {name}: {error}") from error
     if pixels.shape[0] != pixels.shape[1]:
-        raise InvalidInputError(f"{path} is {pixels.shape[1]}x{pixels.shape[0]} px; an aligned face is square")
+        raise InvalidInputError(f"{name} is {pixels.shape[1]}x{pixels.shape[0]} px; an aligned face is square")
     if pixels.shape[0] != size:
         method = cv2.INTER_AREA if pixels.shape[0] > size else cv2.INTER_CUBIC
         pixels = np.asarray(cv2.resize(pixels, (size, size), interpolation=method))

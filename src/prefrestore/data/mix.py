@@ -37,6 +37,10 @@ class FaceMix:
         """The captions for the `pairs` that `draw` gave."""
         return [self.sets[index].captions[row] for index, row in pairs]
 
+    def captions_to_learn_from(self) -> list[str]:
+        """Every caption of the sets: a text tokenizer's training text."""
+        return [caption for part in self.sets for caption in part.captions if caption]
+
 
 def mix(sets: Sequence[FaceSet], weights: Sequence[float] | None = None) -> FaceMix:
     """Several sets as one; without `weights` every face is equally likely. InvalidInputError when sizes

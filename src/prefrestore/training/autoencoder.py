@@ -74,7 +74,7 @@ def round_trip_psnr(autoencoder: ResidualAutoencoder, faces: np.ndarray, batch: 
     values = []
     with torch.no_grad():
         for start in range(0, len(faces), batch):
-            images = to_signed(faces[start : start + batch])
+            images = to_signed(faces[start : start + batch]).to(autoencoder.device)
             rebuilt = ((autoencoder(images) + 1) * 127.5).round().clamp(0, 255)
             error = ((images + 1) * 127.5 - rebuilt).square().flatten(1).mean(1)
             values.append(10 * torch.log10(255**2 / error.clamp_min(1e-9)))
@@ -105,7 +105,7 @@ def train(
         return {"images": to_signed(random_crops(faces, index, config.crop, rng))}
 
     def sample() -> Image.Image:
-        images = to_signed(validation[:8])
+        images = to_signed(validation[:8]).to(autoencoder.device)
         log(f"round trip on validation: {round_trip_psnr(autoencoder, validation[:64]):.2f} dB")
         return grid([images, autoencoder(images)])
 
@@ -134,7 +134,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
         perceptual = LPIPS("alex").requires_grad_(False)
     trainer = train(autoencoder, faces, validation, config, perceptual, log)
-    with trainer.averaged_weights():
+
+    def write() -> None:
         log(f"round trip on all {len(validation)} validation faces: {round_trip_psnr(autoencoder, validation):.2f} dB")
         autoencoder.save_pretrained(config.output_dir / "autoencoder")
+
+    trainer.export(write)
     return trainer

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
+from prefrestore.training.pairs import degraded_batch, load_training_faces, load_validation
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     lq_encoder = LatentEncoder(**preset.lq_encoder)
     lq_encoder.initialise_from(autoencoder)
-    faces = load_training_mix(config.data, preset.face_size)
+    faces = load_training_faces(config.data, preset.face_size)
     validation = load_validation(config.data, preset.face_size)
 
     def make_batch(step: int) -> dict[str, Tensor]:
@@ -83,8 +83,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     )
 
     def sample() -> Image.Image:
-        means = [lq_encoder.encode(piece).latent for piece in lq_val.split(8)]
-        clean = [autoencoder.encode(piece).latent for piece in target_val.split(8)]
+        means = [lq_encoder.encode(piece.to(lq_encoder.device)).latent for piece in lq_val.split(8)]
+        clean = [autoencoder.encode(piece.to(autoencoder.device)).latent for piece in target_val.split(8)]
         log(f"validation latent error {F.mse_loss(torch.cat(means), torch.cat(clean)).item():.4f}")
         return grid([lq_val[:8], autoencoder.decode(means[0]).sample, target_val[:8]])
 
@@ -93,6 +93,5 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     )
     trainer = Trainer(EncoderObjective(lq_encoder, autoencoder), make_batch, loop, sample=sample)
     trainer.fit()
-    with trainer.averaged_weights():
-        lq_encoder.save_pretrained(config.output_dir / "lq_encoder")
+    trainer.export(lambda: lq_encoder.save_pretrained(config.output_dir / "lq_encoder"))
     return trainer

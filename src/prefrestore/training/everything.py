@@ -13,6 +13,7 @@ from typing import Any
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.training import assemble, autoencoder, encoder, fidelity, semantic, tokenizer
+from prefrestore.training.processes import is_main_process, main_process_first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,8 @@ def run(
         from prefrestore.data.synthesize import SynthesisConfig, synthesize_faces
 
         folder = config.output_dir / "synthetic"
-        synthesize_faces(folder, config.synthetic_faces, SynthesisConfig(seed=config.seed, size=512))
+        with main_process_first():
+            synthesize_faces(folder, config.synthetic_faces, SynthesisConfig(seed=config.seed, size=512))
         data = (*data, folder)
     output, preset, seed = config.output_dir, config.preset, config.seed
 
@@ -80,7 +82,8 @@ def run(
             settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}
             settings |= {"steps": steps(stage.Config)} | dict((overrides or {}).get(component, {}))
             stage.run(stage.Config(**settings), log=log)
-    assemble.run(
-        assemble.Config(data=data, output_dir=output, destination=config.destination, preset=preset, seed=seed),
-        log=log,
-    )
+    if is_main_process():
+        assemble.run(
+            assemble.Config(data=data, output_dir=output, destination=config.destination, preset=preset, seed=seed),
+            log=log,
+        )

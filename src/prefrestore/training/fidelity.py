@@ -26,6 +26,7 @@ from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
@@ -56,6 +57,7 @@ class Config(PairsConfig):
         identity_share: share of each batch that it is computed for, among those that are decoded.
         decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the
             decoder is trained with the flow, so that it renders restored latents well too. 0 leaves it frozen.
+        gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
@@ -206,6 +208,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     pipeline = load_working_pipeline(config)
     for part in (pipeline.autoencoder, pipeline.lq_encoder, pipeline.language_model, pipeline.image_tokenizer):
         part.requires_grad_(False)
+    accelerator = new_accelerator()
+    pipeline.to(accelerator.device)
     pairs = latent_pairs(pipeline, config, log)
     validation = load_validation(config.data, pipeline.face_size)
 
@@ -213,11 +217,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         rng = np.random.default_rng([config.seed, 1, step])
         return pairs.batch(np.sort(rng.integers(len(pairs), size=config.batch_size)))
 
+    if config.gradient_checkpointing:
+        pipeline.transformer.enable_gradient_checkpointing()
     held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
     lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
 
     def sample() -> Image.Image:
-        mean = pipeline.decode(pipeline.encode_texture(to_signed(lq))) * 2 - 1
+        mean = pipeline.decode(pipeline.encode_texture(to_signed(lq).to(pipeline.device))) * 2 - 1
         latents = pipeline(list(lq), output_type="latent").images
         restored = pipeline.decode(latents) * 2 - 1
         return grid([to_signed(lq), mean, restored, to_signed(targets)])
@@ -252,11 +258,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         identity_share=config.identity_share,
         decoder_weight=config.decoder_weight,
     )
-    trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample)
+    trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator)
     trainer.fit()
-    with trainer.averaged_weights():
+
+    def write() -> None:
         pipeline.transformer.save_pretrained(Path(config.output_dir) / "transformer")
         pipeline.connectors.save_pretrained(Path(config.output_dir) / "connectors")
         if config.decoder_weight > 0:
             pipeline.autoencoder.save_pretrained(Path(config.output_dir) / "autoencoder")
+
+    trainer.export(write)
     return trainer

@@ -16,9 +16,10 @@ from prefrestore.training.pairs import (
     LatentPairs,
     cached_pairs,
     degraded_batch,
-    load_training_mix,
+    load_training_faces,
     parameter_hash,
 )
+from prefrestore.training.processes import main_process_first
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -31,38 +32,40 @@ class PairsConfig(StageConfig):
 
     degradation: str = "training"
     pairs: int = 5120
+    gradient_checkpointing: bool = False
 
 
 def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callable[[str], None]) -> LatentPairs:
     """The cache of ``config.pairs`` seeded pairs; nine in ten of the captions that exist are told (METHOD.md)."""
-    faces = load_training_mix(config.data, pipeline.face_size)
+    faces = load_training_faces(config.data, pipeline.face_size)
 
     def compute(first: int, last: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([config.seed, first])
         drawn = faces.draw(last - first, seed=config.seed, step=first)
         lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
         captions = [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
-        images, clean = to_signed(lq), to_signed(targets)
+        images, clean = (to_signed(part).to(pipeline.device) for part in (lq, targets))
         with torch.no_grad():
             queries = pipeline.encode_semantics(images, captions)
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.mixed_precision == "bf16"):
+            with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
                 lq_latents = pipeline.encode_texture(images)
                 clean_latents = pipeline.autoencoder.encode(clean).latent.float()
         clean_latents = clean_latents * pipeline.autoencoder.config.scaling_factor
         arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
-        return {name: value.float().numpy() for name, value in arrays.items()} | {"targets": targets}
+        return {name: value.float().cpu().numpy() for name, value in arrays.items()} | {"targets": targets}
 
     # Of the autoencoder only the encoder counts: this stage trains the decoder.
     frozen = {"lq_encoder": pipeline.lq_encoder, "image_tokenizer": pipeline.image_tokenizer}
     frozen |= {"language_model": pipeline.language_model, "autoencoder": pipeline.autoencoder}
     hashes = {name: parameter_hash(module, skip="decoder") for name, module in frozen.items()}
     key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
-    return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
+    with main_process_first():
+        return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
 
 
 def pair_captions(config: PairsConfig, size: int) -> list[str | None]:
     """The caption of each pair of `latent_pairs`, None where its face has none; ``size`` is the faces' side."""
-    faces = load_training_mix(config.data, size)
+    faces = load_training_faces(config.data, size)
     captions: list[str | None] = []
     for first in range(0, config.pairs, CHUNK):
         captions += faces.captions(faces.draw(min(CHUNK, config.pairs - first), seed=config.seed, step=first))

@@ -3,16 +3,20 @@
 Everything random in step k is drawn from generators seeded by (seed, k), and a checkpoint holds the trained
 parameters, their moving average and the optimiser's moments; so a killed run that resumes sees the same batches and
 the same noise, and gives the same losses as one that was never stopped.
+
+A step is made of micro-batches, each with its own samples and its own random numbers. Processes share them out, and one
+that has several adds up their gradients; so what a run computes depends on the number of micro-batches, which its
+checkpoint keeps, and not on the number of processes.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,10 @@ import torch
 from accelerate import Accelerator
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
+from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.training import processes
 from prefrestore.training.progress import progress
 
 Batch = Mapping[str, Any]
@@ -37,7 +41,9 @@ class LoopConfig:
     Args:
         output_dir: checkpoints, grids and ``log.jsonl`` go here.
         steps: length of the schedule; the run ends there.
-        batch_size: samples a step and process.
+        batch_size: samples of a micro-batch.
+        micro_batches: how many of them make a step, over all processes; None is what the checkpoint says, and one a
+            process in a new run.
         learning_rate: peak; linear warm-up over ``warmup_steps``, then cosine to ``final_lr_ratio`` of it.
         max_minutes: stop (with a checkpoint) after this long, so that a long run can be made of short ones.
         mixed_precision: ``no`` or ``bf16``; parameters and moments stay float32.
@@ -48,6 +54,7 @@ class LoopConfig:
     output_dir: Path
     steps: int
     batch_size: int
+    micro_batches: int | None = None
     learning_rate: float
     final_lr_ratio: float = 0.1
     warmup_steps: int = 50
@@ -66,44 +73,23 @@ class LoopConfig:
     tracker: str = "none"
 
 
-class _StepBatches(torch.utils.data.Dataset):
-    """Item k is the whole batch of step ``start + k``: worker processes may fetch ahead without changing it."""
+class _MicroBatches(torch.utils.data.Dataset):
+    """The micro-batches at ``numbers``, made when asked for: worker processes may fetch ahead without changing them."""
 
-    def __init__(self, make_batch: Callable[[int], Batch], start: int, steps: int) -> None:
-        self.make_batch, self.start, self.steps = make_batch, start, steps
+    def __init__(self, make_batch: Callable[[int], Batch], numbers: Sequence[int]) -> None:
+        self.make_batch, self.numbers = make_batch, numbers
 
     def __len__(self) -> int:
-        return max(0, self.steps - self.start)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> Batch:
-        return self.make_batch(self.start + index)
+        return self.make_batch(self.numbers[index])
 
 
-def step_generator(seed: int, step: int, rank: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """The noise source of one step: distinct for every (seed, step, rank), the same at every run."""
-    mixed = (seed * 1_000_003 + step) * 4_099 + rank
+def step_generator(seed: int, step: int, part: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
+    """The noise source of one micro-batch: distinct for every (seed, step, part), the same at every run."""
+    mixed = (seed * 1_000_003 + step) * 4_099 + part
     return torch.Generator(device).manual_seed(mixed % (2**63))
-
-
-def new_accelerator(config: LoopConfig) -> Accelerator:
-    """Accelerate's view of this process, and its tracker if one is wanted.
-
-    Raises:
-        InvalidInputError: no such tracker.
-        MissingDependencyError: its package is absent.
-    """
-    if config.tracker == "none":
-        return Accelerator()
-    from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
-
-    if config.tracker not in LOGGER_TYPE_TO_CLASS:
-        known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
-        raise InvalidInputError(f"there is no tracker '{config.tracker}': take none, {known}")
-    if config.tracker not in get_available_trackers():
-        raise MissingDependencyError(f"the tracker {config.tracker} is not installed; --tracker none does without it")
-    accelerator = Accelerator(log_with=config.tracker, project_dir=config.output_dir)
-    accelerator.init_trackers("tracker")
-    return accelerator
 
 
 def learning_rate_at(step: int, config: LoopConfig) -> float:
@@ -122,7 +108,8 @@ class Trainer:
     Args:
         objective: ``objective(**batch, generator=g)`` returns a dict of scalar losses with the total under ``loss``;
             its parameters with ``requires_grad`` are trained.
-        make_batch: step -> keyword tensors for the objective; a pure function of the step.
+        make_batch: number of a micro-batch -> keyword tensors for the objective; a pure function of the number, which
+            is that of the step where one micro-batch makes a step.
         config: see `LoopConfig`.
         sample: called every ``sample_every`` steps with the averaged weights in place; returns a grid to save.
         after_step: called with the losses of each step; True ends the run (with a checkpoint).
@@ -147,7 +134,7 @@ class Trainer:
         if config.mixed_precision not in ("no", "bf16"):
             raise InvalidInputError(f"mixed_precision is no or bf16, not '{config.mixed_precision}'")
         # Precision is the loop's own affair: Accelerate's is one for the whole process, and stages differ in theirs.
-        self.accelerator = accelerator or new_accelerator(config)
+        self.accelerator = accelerator or processes.new_accelerator(config.tracker, config.output_dir)
         self.config, self.make_batch, self.sample, self.after_step = config, make_batch, sample, after_step
         self.extra_tensors, self.notes = dict(extra_tensors or {}), {} if notes is None else notes
         self.trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
@@ -159,54 +146,60 @@ class Trainer:
             betas=config.betas,
             weight_decay=config.weight_decay,
         )
+        names = {id(p): name for name, p in objective.named_parameters()}
+        processes.wrap_repeated_blocks(objective)
         self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        # Sharding puts other parameters in place of the ones that it was given.
+        now, extra = dict(objective.named_parameters()), self.extra_tensors
+        self.trained = {name: now[name] for name in self.trained}
+        self.extra_tensors = {key: now[names[id(v)]] if id(v) in names else v for key, v in extra.items()}
+        self.sharded = any(processes.is_sharded(p) for p in now.values())
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
-        self.step = 0
+        self.step, self.micro_batches = 0, config.micro_batches or self.accelerator.num_processes
         self.state_file = Path(config.output_dir) / "state.safetensors"
         if config.resume and self.state_file.is_file():
             self.load()
+        if self.micro_batches % self.accelerator.num_processes:
+            raise InvalidInputError(
+                f"a step of this run is made of {self.micro_batches} micro-batches, which "
+                f"{self.accelerator.num_processes} processes cannot share evenly"
+            )
 
-    # One file, written beside and renamed: a kill at any moment leaves the previous checkpoint whole.
     def save(self) -> None:
-        """Write the checkpoint."""
-        if not self.accelerator.is_main_process:
-            return
-        tensors = {f"extra.{name}": value.detach() for name, value in self.extra_tensors.items()}
+        """Write the checkpoint: whole tensors, whatever they are cut into here. Every process must call."""
+        held = {f"extra.{name}": value for name, value in self.extra_tensors.items()}
         for name, parameter in self.trained.items():
-            tensors[f"model.{name}"] = parameter.detach()
-            tensors[f"average.{name}"] = self.average[name]
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = value
-        self.state_file.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.state_file.with_suffix(".part")
-        about = {"step": str(self.step), "notes": json.dumps(self.notes)}
-        save_file({key: value.contiguous() for key, value in tensors.items()}, beside, about)
-        os.replace(beside, self.state_file)
+            held |= {f"model.{name}": parameter, f"average.{name}": self.average[name]}
+            held |= {f"optimizer.{key}.{name}": v for key, v in self.optimizer.state.get(parameter, {}).items()}
+        about = {"step": str(self.step), "notes": json.dumps(self.notes), "micro_batches": str(self.micro_batches)}
+        processes.save_whole(self.accelerator, held, self.state_file, about)
 
     def load(self) -> None:
         """Read the checkpoint; WeightsError when it is of another model."""
         with safe_open(self.state_file, "pt") as file:
-            self.step = int(file.metadata()["step"])
-            self.notes.update(json.loads(file.metadata().get("notes", "{}")))
+            about = file.metadata()
+            self.step = int(about["step"])
+            self.notes.update(json.loads(about.get("notes", "{}")))
+            self.micro_batches = self.config.micro_batches or int(about.get("micro_batches", 1))
             keys = set(file.keys())
             wanted = [f"model.{name}" for name in self.trained] + [f"extra.{name}" for name in self.extra_tensors]
             missing = [name for name in wanted if name not in keys]
             if missing:
                 more = len(missing) - 1
                 raise WeightsError(f"{self.state_file}: this checkpoint has no {missing[0]} (and {more} more)")
+            cut = processes.cut_like
             with torch.no_grad():
                 for name, value in self.extra_tensors.items():
-                    value.copy_(file.get_tensor(f"extra.{name}"))
+                    value.copy_(cut(file.get_tensor(f"extra.{name}"), value))
                 for name, parameter in self.trained.items():
-                    parameter.copy_(file.get_tensor(f"model.{name}"))
-                    self.average[name].copy_(file.get_tensor(f"average.{name}"))
-                    moments = {
-                        key: file.get_tensor(f"optimizer.{key}.{name}").to(parameter.device if key != "step" else "cpu")
-                        for key in ("step", "exp_avg", "exp_avg_sq")
-                        if f"optimizer.{key}.{name}" in keys
-                    }
-                    if moments:
-                        self.optimizer.state[parameter] = moments
+                    parameter.copy_(cut(file.get_tensor(f"model.{name}"), parameter))
+                    self.average[name].copy_(cut(file.get_tensor(f"average.{name}"), parameter))
+                    moments = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
+                    if moments["exp_avg"] in keys:
+                        self.optimizer.state[parameter] = {
+                            key: file.get_tensor(stored) if key == "step" else cut(file.get_tensor(stored), parameter)
+                            for key, stored in moments.items()
+                        }
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -222,46 +215,59 @@ class Trainer:
                 for name, parameter in self.trained.items():
                     parameter.copy_(backup[name])
 
-    def train_step(self, batch: Batch) -> dict[str, float]:
-        """One optimiser step on one batch; returns the losses as floats."""
-        config = self.config
-        generator = step_generator(config.seed, self.step, self.accelerator.process_index, self.accelerator.device)
+    def export(self, write: Callable[[], object]) -> None:
+        """Call ``write`` on the main process, the moving average in place and whole. Every process must call."""
+        with self.averaged_weights(), processes.whole_parameters(self.objective):
+            processes.write_once(self.accelerator, write)
+
+    def train_step(self, *batches: Batch) -> dict[str, float]:
+        """One optimiser step on this process's micro-batches; returns the losses' means over all of them."""
+        config, accelerator = self.config, self.accelerator
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(self.step, config)
-        moved = {k: v.to(self.accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        low = config.mixed_precision == "bf16"
-        with torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=low):
-            losses = self.objective(**moved, generator=generator)
-        self.accelerator.backward(losses["loss"])
-        norm = self.accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip)
+        low, told = config.mixed_precision == "bf16", []
+        for place, batch in enumerate(batches):
+            part = accelerator.process_index + place * accelerator.num_processes
+            generator = step_generator(config.seed, self.step, part, accelerator.device)
+            moved = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            last = place + 1 == len(batches)
+            # Gradients are added up here, and over the processes with the last ones only.
+            with nullcontext() if last else accelerator.no_sync(self.objective):
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=low):
+                    losses = self.objective(**moved, generator=generator)
+                accelerator.backward(losses["loss"] / len(batches))
+            told.append({key: float(value.detach()) for key, value in losses.items()})
+        norm = processes.whole(accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         # The average starts fast and slows down to its decay, or the first weights would linger in short runs.
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), list(self.trained.values()), 1 - decay)
-        return {key: float(value.detach()) for key, value in losses.items()} | {"gradient_norm": float(norm)}
+            averages, values = ([processes.piece(p) for p in kept.values()] for kept in (self.average, self.trained))
+            torch._foreach_lerp_(averages, values, 1 - decay)
+        means = {key: sum(row[key] for row in told) / len(told) for key in told[0]}
+        return processes.mean_over_processes(accelerator, means) | {"gradient_norm": float(norm)}
 
     def fit(self) -> list[dict[str, float]]:
         """Train until ``steps`` or ``max_minutes``; returns the losses of each step of this call."""
         config, started, history = self.config, time.monotonic(), []
-        loader = torch.utils.data.DataLoader(
-            _StepBatches(self.make_batch, self.step, config.steps),
-            batch_size=None,
-            num_workers=config.num_workers,
-        )
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        mine = range(self.step * self.micro_batches + rank, config.steps * self.micro_batches, world)
+        dataset = _MicroBatches(self.make_batch, mine)
+        batches = iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=config.num_workers))
         log_file = Path(config.output_dir) / "log.jsonl"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         mark, mark_step = time.monotonic(), self.step
         with progress(config.steps, self.accelerator.is_main_process) as report:
-            for batch in loader:
-                losses = self.train_step(batch)
+            while self.step < config.steps:
+                losses = self.train_step(*islice(batches, self.micro_batches // world))
                 history.append(losses)
                 done = self.after_step is not None and self.after_step(losses)
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     now = time.monotonic()
-                    rate = (self.step - mark_step) * config.batch_size / max(now - mark, 1e-9)
+                    samples = (self.step - mark_step) * self.micro_batches * config.batch_size
+                    rate = samples / max(now - mark, 1e-9)
                     mark, mark_step = now, self.step
                     window = history[-config.log_every :]
                     means = {key: sum(row[key] for row in window) / len(window) for key in window[0]}
@@ -271,7 +277,9 @@ class Trainer:
                         row = {"step": self.step, "samples_per_second": round(rate, 2)} | means
                         with log_file.open("a") as file:
                             file.write(json.dumps(row) + "\n")
-                out_of_time = config.max_minutes is not None and time.monotonic() - started > 60 * config.max_minutes
+                out_of_time = config.max_minutes is not None and processes.any_process(
+                    self.accelerator, time.monotonic() - started > 60 * config.max_minutes
+                )
                 if self.step % config.save_every == 0 or self.step == config.steps or out_of_time or done:
                     self.save()
                 if self.sample is not None and (self.step % config.sample_every == 0 or self.step == config.steps):
@@ -281,10 +289,12 @@ class Trainer:
         return history
 
     def _write_grid(self) -> None:
-        if self.sample is None or not self.accelerator.is_main_process:
+        main = self.accelerator.is_main_process
+        if self.sample is None or not (main or self.sharded):  # forward passes of sharded modules need every process
             return
-        with self.averaged_weights(), torch.no_grad():
+        with self.averaged_weights(), processes.whole_parameters(self.objective), torch.no_grad():
             grid = self.sample()
-        folder = Path(self.config.output_dir) / "samples"
-        folder.mkdir(parents=True, exist_ok=True)
-        grid.save(folder / f"step_{self.step:06d}.png")
+        if main:
+            file = Path(self.config.output_dir) / "samples" / f"step_{self.step:06d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            grid.save(file)

@@ -15,16 +15,32 @@ from torch import Tensor, nn
 
 from prefrestore.data.faces import FaceSet, load_face_set
 from prefrestore.data.mix import FaceMix, mix
+from prefrestore.data.shard_files import shard_files
+from prefrestore.data.shards import ShardedFaces, load_shards
 from prefrestore.degrade import degrade
 from prefrestore.errors import InvalidInputError
 from prefrestore.training.images import to_signed
+
+Faces = FaceMix | ShardedFaces
+
+
+def load_training_faces(roots: Sequence[Path], size: int) -> Faces:
+    """What `load_training_mix` gives, or the shards among the roots: then folders beside them are for validation."""
+    sharded = [root for root in roots if shard_files(Path(root))]
+    return load_shards(sharded, size) if sharded else load_training_mix(roots, size)
 
 
 def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
     """The training faces of every root; drawn synthetic faces, where a root has them, make up half of each batch.
 
     The generator's faces outnumber the photographs three to one; without the weights its look would prevail.
+
+    Raises:
+        InvalidInputError: no root, or shards, which only stages that need pictures and captions alone can read.
     """
+    for root in roots:
+        if shard_files(Path(root)):
+            raise InvalidInputError(f"{root}: this stage needs folders of faces; shards are for the other stages")
     photographs = [load_face_set(root, "train", size=size) for root in roots]
     drawn = [
         load_face_set(root, "synthetic", size=size) for root in roots if (Path(root) / "faces" / "synthetic").is_dir()
@@ -39,11 +55,12 @@ def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
 
 
 def load_validation(roots: Sequence[Path], size: int) -> FaceSet:
-    """The validation faces of the first root that has any, or else its training faces."""
+    """The validation faces of the first folder that has any, or else its training faces; held-out ones of shards."""
     for root in roots:
         if (Path(root) / "faces" / "val").is_dir():
             return load_face_set(root, "val", size=size)
-    return load_face_set(roots[0], "train", size=size)
+    folders = [root for root in roots if not shard_files(Path(root))]
+    return load_face_set(folders[0], "train", size=size) if folders else load_shards(roots, size).validation()
 
 
 def degraded_batch(

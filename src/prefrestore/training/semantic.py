@@ -21,13 +21,13 @@ from prefrestore.semantic.integrator import teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import degraded_batch, load_training_mix, load_validation
+from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
+from prefrestore.training.processes import is_main_process
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-    from prefrestore.data.mix import FaceMix
     from prefrestore.semantic.tokenizer import SemanticTokenizer
 
 # (queries (B,N+1,D), clean images (B,3,H,W) in [-1,1], generator) -> scalar. A module's parameters are
@@ -48,12 +48,14 @@ class Config(StageConfig):
         caption_share: share of captioned faces whose chat carries the caption.
         copy_share: share of copy tasks, whose input is the clean image itself.
         validation_faces: held-out faces that are decoded for every report.
+        gradient_checkpointing: compute the language model's activations twice instead of keeping them.
     """
 
     degradation: str = "training"
     caption_share: float = 0.9
     copy_share: float = 0.2
     validation_faces: int = 96
+    gradient_checkpointing: bool = False
     steps: int = 380
     batch_size: int = 32
     learning_rate: float = 1.5e-3
@@ -108,7 +110,7 @@ class SemanticObjective(nn.Module):
         return losses | {"loss": total}
 
 
-def training_batch(faces: FaceMix, config: Config, step: int) -> dict[str, object]:
+def training_batch(faces: Faces, config: Config, step: int) -> dict[str, object]:
     """The batch of one step: degraded pairs, captions kept in ``caption_share``, ``copy_share`` copy
     tasks."""
     rng = np.random.default_rng([config.seed, step])
@@ -127,8 +129,8 @@ def training_batch(faces: FaceMix, config: Config, step: int) -> dict[str, objec
 
 def encode_all(image_tokenizer: SemanticTokenizer, images: np.ndarray, batch: int = 16) -> Tensor:
     """Images (M,H,W,3) uint8 -> their tokens (M,N)."""
-    starts = range(0, len(images), batch)
-    return torch.cat([image_tokenizer.encode(to_signed(images[i : i + batch])) for i in starts])
+    pieces = (to_signed(images[i : i + batch]).to(image_tokenizer.device) for i in range(0, len(images), batch))
+    return torch.cat([image_tokenizer.encode(piece).cpu() for piece in pieces])
 
 
 def unigram_loss(counted: Tensor, tokens: Tensor, size: int) -> float:
@@ -163,7 +165,7 @@ def measure(
         result = teacher_forced(model, chats, tokens[part], vocabulary)
         losses.append(result.image_loss)
         accuracies.append(result.accuracy.repeat(len(tokens[part])))
-        written.append(write_tokens(model, chats, vocabulary, tokens.shape[1]).tokens)
+        written.append(write_tokens(model, chats, vocabulary, tokens.shape[1]).tokens.cpu())
     answer = torch.cat(written)
     values = {
         "cross_entropy": torch.cat(losses).mean().item(),
@@ -189,11 +191,14 @@ def run(
     preset = load_preset(config.preset)
     image_tokenizer = SemanticTokenizer.from_pretrained(component_folder(config.output_dir, "image_tokenizer")).eval()
     size, codes = image_tokenizer.config.image_size, image_tokenizer.config.codebook_size
-    faces = load_training_mix(config.data, size)
-    captions = [caption for part in faces.sets for caption in part.captions if caption]
-    text_tokenizer = new_text_tokenizer(preset, captions)
-    text_tokenizer.save_pretrained(config.output_dir / "text_tokenizer")
+    faces = load_training_faces(config.data, size)
+    text_tokenizer = new_text_tokenizer(preset, faces.captions_to_learn_from())
+    if is_main_process():
+        text_tokenizer.save_pretrained(config.output_dir / "text_tokenizer")
     language_model = new_language_model(preset, len(text_tokenizer), seed=config.seed)
+    if config.gradient_checkpointing:
+        # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
     objective = SemanticObjective(
         language_model,
         image_tokenizer,
@@ -215,7 +220,7 @@ def run(
     def sample() -> Image.Image:
         values, answer = measure(objective, given, tokens, validation.captions)
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        said = [image_tokenizer.decode(part) for part in (given, answer, tokens)]
+        said = [image_tokenizer.decode(part.to(image_tokenizer.device)) for part in (given, answer, tokens)]
         cosine = [float((part.identity * said[2].identity).sum(1).mean()) for part in said[:2]]
         log(f"identity cosine with what the clean codes say: given {cosine[0]:.3f}, written {cosine[1]:.3f}")
         return grid([part.low_resolution[:12] for part in said])
@@ -228,6 +233,5 @@ def run(
     )
     trainer = Trainer(objective, lambda step: training_batch(faces, config, step), loop, sample=sample)
     trainer.fit()
-    with trainer.averaged_weights():
-        language_model.save_pretrained(config.output_dir / "language_model")
+    trainer.export(lambda: language_model.save_pretrained(config.output_dir / "language_model"))
     return trainer

@@ -11,13 +11,18 @@ from prefrestore.training.loop import LoopConfig
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """Fields of every stage; a stage sets its own defaults and documents what they mean there."""
+    """Fields of every stage; a stage sets its own defaults and documents what they mean there.
+
+    ``batch_size`` counts the samples of a micro-batch, ``micro_batches`` those of a step over all processes (None: one
+    a process, or as many as the checkpoint says).
+    """
 
     data: tuple[Path, ...]
     output_dir: Path
     preset: str = "compact"
     steps: int
     batch_size: int
+    micro_batches: int | None = None
     learning_rate: float
     seed: int = 0
     mixed_precision: str = "bf16"
@@ -32,6 +37,7 @@ class StageConfig:
             "output_dir": self.output_dir / "runs" / stage,
             "steps": self.steps,
             "batch_size": self.batch_size,
+            "micro_batches": self.micro_batches,
             "learning_rate": self.learning_rate,
             "seed": self.seed,
             "mixed_precision": self.mixed_precision,

@@ -185,6 +185,5 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     objective = TokenizerObjective(tokenizer, weights)
     trainer = Trainer(objective, lambda step: training_batch(faces, identities, config, step), loop, sample=sample)
     trainer.fit()
-    with trainer.averaged_weights():
-        tokenizer.save_pretrained(config.output_dir / "image_tokenizer")
+    trainer.export(lambda: tokenizer.save_pretrained(config.output_dir / "image_tokenizer"))
     return trainer

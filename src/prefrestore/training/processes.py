@@ -1,0 +1,179 @@
+"""Several processes, one run: who does what, and parameters that lie in pieces on several devices.
+
+Accelerate starts and joins the processes (`accelerate launch`, presets/accelerate/*.yaml). One process needs none of
+this and goes through it unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from prefrestore.errors import InvalidInputError, MissingDependencyError
+
+PATIENCE = timedelta(hours=12)
+"""How long processes wait for the main one, which fills caches alone."""
+
+
+def _on_cpu() -> bool:
+    """Whether the launched processes must be told that there is no accelerator: Accelerate would leave each alone."""
+    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+
+
+def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accelerator:
+    """Accelerate's view of this process, and its tracker if one is wanted.
+
+    Raises:
+        InvalidInputError: no such tracker, or a way of sharding that `Trainer` cannot keep checkpoints for.
+        MissingDependencyError: the tracker's package is absent.
+    """
+    # Some losses leave parameters out: an adapter that no sample of a batch reached, codes without a face.
+    handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(find_unused_parameters=True)]
+    settings: dict[str, Any] = {"cpu": _on_cpu(), "kwargs_handlers": handlers}
+    if tracker != "none":
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
+
+        if tracker not in LOGGER_TYPE_TO_CLASS:
+            known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
+            raise InvalidInputError(f"there is no tracker '{tracker}': take none, {known}")
+        if tracker not in get_available_trackers():
+            raise MissingDependencyError(f"the tracker {tracker} is not installed; --tracker none does without it")
+        settings |= {"log_with": tracker, "project_dir": folder}
+    accelerator = Accelerator(**settings)
+    if accelerator.distributed_type == DistributedType.MULTI_CPU and os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        # Accelerate shards on GPUs only and would copy instead, without a word; torch shards on CPUs just as well.
+        accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+        accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise InvalidInputError("sharding is FSDP2 here: set fsdp_version to 2, as presets/accelerate/fsdp.yaml does")
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        raise InvalidInputError("DeepSpeed keeps checkpoints of its own: shard with presets/accelerate/fsdp.yaml")
+    if tracker != "none":
+        accelerator.init_trackers("tracker")
+    return accelerator
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """The main process goes through the block alone, then the others: for caches that one writes and all read."""
+    with PartialState(cpu=_on_cpu(), timeout=PATIENCE).main_process_first():
+        yield
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def log_on_main(text: str) -> None:
+    """Print a line, once for all processes."""
+    if is_main_process():
+        print(text, flush=True)  # noqa: T201
+
+
+def leave() -> None:
+    """Part from the other processes at the end of the program."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def any_process(accelerator: Accelerator, flag: bool) -> bool:
+    """Whether the flag is up in any process: all of them learn the same."""
+    if accelerator.num_processes == 1:
+        return flag
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def mean_over_processes(accelerator: Accelerator, values: dict[str, float]) -> dict[str, float]:
+    """Each value's mean over the processes."""
+    if accelerator.num_processes == 1:
+        return values
+    stacked = torch.tensor(list(values.values()), dtype=torch.float64, device=accelerator.device)
+    return dict(zip(values, accelerator.reduce(stacked, "mean").tolist(), strict=True))
+
+
+def wrap_repeated_blocks(objective: nn.Module) -> None:
+    """Tell Accelerate what FSDP gathers at a time: each repeated block that its library says not to split."""
+    named = {name for module in objective.modules() for name in getattr(module, "_no_split_modules", None) or ()}
+    rows = (module for module in objective.modules() if isinstance(module, nn.ModuleList))
+    objective._no_split_modules = sorted({type(block).__name__ for row in rows for block in row} & named)  # type: ignore[assignment]
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a piece of it."""
+    return hasattr(tensor, "full_tensor")
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor itself, its pieces gathered from all processes where it is sharded (all of them must call)."""
+    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def piece(tensor: Tensor) -> Tensor:
+    """What this process holds of it, sharing its memory."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def cut_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, cut and placed as ``like`` is (all processes must call)."""
+    if not is_sharded(like):
+        return value.to(like.device)
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    assert isinstance(like, DTensor)
+    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+
+
+def save_whole(accelerator: Accelerator, tensors: Mapping[str, Tensor], file: Path, about: dict[str, str]) -> None:
+    """Write whole tensors, whatever they are cut into here, from the main process; every process must call.
+
+    One file, written beside and renamed: a kill at any moment leaves the previous one whole.
+    """
+    about = about | {"written_by": f"{accelerator.distributed_type.value}, {accelerator.num_processes} processes"}
+    kept: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        gathered = whole(value.detach())
+        if accelerator.is_main_process:
+            kept[key] = gathered.cpu().contiguous()
+    if accelerator.is_main_process:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(".part")
+        save_file(kept, beside, about)
+        os.replace(beside, file)
+
+
+@contextmanager
+def whole_parameters(module: nn.Module) -> Iterator[None]:
+    """Sharded parameters gathered for the duration of the block, so that parts of the module can be used and saved.
+
+    Every process must enter, and pass through the same forward passes inside.
+    """
+    sharded: list[tuple[nn.Module, str, nn.Parameter]] = []
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is not None and is_sharded(parameter):
+                sharded.append((owner, name, parameter))
+    for owner, name, parameter in sharded:
+        owner._parameters[name] = nn.Parameter(whole(parameter.detach()), requires_grad=parameter.requires_grad)
+    try:
+        yield
+    finally:
+        for owner, name, parameter in sharded:
+            owner._parameters[name] = parameter
+
+
+def write_once(accelerator: Accelerator, write: Callable[[], object]) -> None:
+    """Call ``write`` on the main process while the others wait."""
+    if accelerator.is_main_process:
+        write()
+    accelerator.wait_for_everyone()
