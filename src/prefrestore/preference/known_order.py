@@ -19,7 +19,7 @@ from prefrestore.degrade.synthetic import DegradationParameters, apply_parameter
 from prefrestore.faces.align import ffhq_template
 
 Image = npt.NDArray[np.uint8]
-Rung = Callable[[Image, np.random.Generator], tuple[Image, Image, Image]]
+MakeLadder = Callable[[Image, np.random.Generator], tuple[Image, Image, Image]]
 
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """The pairs (chosen, rejected) of a ladder."""
@@ -144,7 +144,7 @@ def equal(face: Image, rng: np.random.Generator) -> tuple[Image, Image, Image]:
     return versions[first], versions[second], versions[third]
 
 
-LADDERS: dict[str, Rung] = {
+LADDERS: dict[str, MakeLadder] = {
     "degraded": degraded,
     "blurred": blurred,
     "noisy": noisy,
