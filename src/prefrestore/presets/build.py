@@ -108,23 +108,17 @@ def load_preset_pipeline(
     preset = load_preset(name)
     other = preference if isinstance(preference, Path) else None
     if folder is None and name == "tiny":
-        pipeline = random_pipeline(preset)
-        if other is not None:
-            load_adapter(pipeline.transformer, other)
-        return pipeline if dtype == torch.float32 else pipeline.to(dtype)
-    path = bundled_folder(name) if folder is None else Path(folder)
-    hashes = verify(path)
-    pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
-    pipeline.weight_hashes = {
-        key: value
-        for key, value in hashes.items()
-        if key.endswith(".safetensors") and not (key.startswith(ADAPTER) and preference is not True)
-    }
-    if preference is True and (path / ADAPTER).is_dir():
-        other = path / ADAPTER
-    elif other is not None:
-        pipeline.weight_hashes |= {f"{ADAPTER}/{key}": value for key, value in folder_hashes(other).items()}
+        pipeline, hashes = random_pipeline(preset).to(dtype), {}
+    else:
+        path = bundled_folder(name) if folder is None else Path(folder)
+        hashes = verify(path)
+        pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
+        if preference is True and (path / ADAPTER).is_dir():
+            other = path / ADAPTER
+    hashes = {key: value for key, value in hashes.items() if not key.startswith(f"{ADAPTER}/")}
     if other is not None:
         load_adapter(pipeline.transformer, other)
         pipeline.transformer.to(dtype)
+        hashes |= {f"{ADAPTER}/{key}": value for key, value in folder_hashes(other).items()}
+    pipeline.weight_hashes = {key: value for key, value in hashes.items() if key.endswith(".safetensors")}
     return pipeline
