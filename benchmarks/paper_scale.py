@@ -244,7 +244,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--steps", type=int, default=12, help="of the second-order solver in default mode")
-    parser.add_argument("--copy", type=float, nargs="+", default=[0.155, 0.2, 0.26, 0.31], help="strengths to sweep")
+    parser.add_argument("--copy", type=float, nargs="+", default=[0.155, 0.2, 0.31], help="strengths to sweep")
     parser.add_argument("--main-copy", type=float, default=0.26, help="copy strength of the first table")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)

@@ -137,14 +137,31 @@ def test_a_draft_wrong_everywhere_costs_no_more_passes_than_none() -> None:
         assert int(written.passes.max()) <= COUNT + 1
 
 
-def test_ties_are_decided_as_without_a_draft() -> None:
-    model, chat = small_model(7), chats([6, 6], 2)
+def test_ties_are_decided_as_for_a_face_alone_without_a_draft() -> None:
+    model, chat = small_model(7), chats([6, 4], 2)
     rows = model.lm_head.weight.data[TEXT:]
     rows[1::2] = rows[::2]  # every image token has a twin: every choice is a tie
     greedy = plain(model, chat)
     written = write_tokens(model, chat, VOCABULARY, COUNT, draft=greedy.tokens)
-    assert torch.equal(written.tokens, greedy.tokens) and torch.equal(written.queries, greedy.queries)
+    for row, length in enumerate((6, 4)):
+        own = ChatInputs(*(part[row : row + 1, 6 - length :] for part in (chat.input_ids, chat.mask, chat.positions)))
+        alone = plain(model, own)
+        assert torch.equal(written.tokens[row], alone.tokens[0])
+        assert torch.equal(written.queries[row], alone.queries[0])
     assert written.passes.tolist() == [1 + COUNT + 1] * 2
+
+
+def test_only_the_row_with_a_tie_is_decoded_again() -> None:
+    model, chat = small_model(7), chats([6, 6], 2)
+    greedy = plain(model, chat)
+    once = next(t for t in greedy.tokens[0].tolist() if t not in greedy.tokens[1].tolist())
+    unused = next(t for t in range(CODES) if t not in greedy.tokens.unique().tolist())
+    rows = model.lm_head.weight.data[TEXT:]
+    rows[unused] = rows[once]  # a twin of a token that the first row alone has
+    greedy = plain(model, chat)
+    written = write_tokens(model, chat, VOCABULARY, COUNT, draft=greedy.tokens)
+    assert written.passes.tolist() == [1 + COUNT + 1, 1]
+    assert torch.equal(written.tokens[1], greedy.tokens[1])
 
 
 @torch.no_grad()

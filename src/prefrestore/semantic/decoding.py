@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 # the draft behind a wrong token, so short blocks do not pay even where the draft is mostly wrong.
 FIRST_DRAFT, LONGEST_DRAFT, SHORTEST_DRAFT = 64, 256, 32
 
-# Two logits closer than this share of the larger one could change places when the same sum is taken in another order.
-TIE = 2e-5
+# Two logits closer than this share of the larger one could change places when the same sums are taken in another order:
+# ten times what that was seen to change.
+TIE = 5e-6
 
 
 class Written(NamedTuple):
@@ -138,11 +139,11 @@ def write_tokens(
     """Greedy decoding of exactly ``num_tokens`` image tokens, and the hidden states on the way.
 
     Every token is the argmax of the logits after the tokens before it, with a draft as without; a draft only changes
-    how many of them one forward pass settles, at least one. A pass over a block adds the same numbers in another order
-    than a pass over one token, so logits that all but tie could be ranked otherwise: in float32 a batch with such a
-    tie (`TIE`) is decoded again without the draft, and the tokens are those of decoding without one. In half precision
-    near ties are too frequent for that: there the tokens are greedy to within the rounding, as they are between two
-    batch sizes.
+    how many of them one forward pass settles, at least one. A pass over a block takes its sums in another order than a
+    pass over one token, or over a batch, so logits that all but tie (`TIE`) could be ranked otherwise. In float32 a row
+    with such a tie is decoded again alone and without a draft: the tokens are those of greedy decoding one face and one
+    token at a time. In half precision near ties are too frequent for that: there the tokens are greedy to within the
+    rounding, as they are between two batch sizes.
 
     Args:
         draft: a guess of the tokens, (B,N) codebook indices: the LQ image's own. None settles one token a pass.
@@ -163,10 +164,17 @@ def write_tokens(
             f"the draft is {tuple(draft.shape)}; the batch wants {(len(chat.input_ids), num_tokens)}"
         )
     drafted, tied = _decode(model, chat, vocabulary, num_tokens, draft.to(device), constrained)
-    if not tied:
-        return drafted
-    plain, _ = _decode(model, chat, vocabulary, num_tokens, None, constrained)
-    return plain._replace(passes=plain.passes + drafted.passes)
+    for row in tied.nonzero()[:, 0].tolist():
+        alone, _ = _decode(model, _alone(chat, row), vocabulary, num_tokens, None, constrained)
+        drafted.tokens[row], drafted.queries[row] = alone.tokens[0], alone.queries[0]
+        drafted.passes[row] += alone.passes[0]
+    return drafted
+
+
+def _alone(chat: ChatInputs, row: int) -> ChatInputs:
+    """One chat of the batch without its padding."""
+    own = chat.mask[row]
+    return ChatInputs(chat.input_ids[row, own][None], chat.mask[row, own][None], chat.positions[row, own][None])
 
 
 def _decode(
@@ -176,8 +184,8 @@ def _decode(
     num_tokens: int,
     draft: Tensor | None,
     constrained: bool,
-) -> tuple[Written, bool]:
-    """What was written, and whether a draft was accepted or rejected at logits that all but tie.
+) -> tuple[Written, Tensor]:
+    """What was written, and which rows (B,) have a token whose logit all but ties with another.
 
     Index i of a row counts from ``<S0>``, 0; token i lies at slot ``length - 1 + i`` of the cache. ``start`` is the
     first index that no pass has read with the right tokens before it: its token is known, what follows is a guess.
@@ -198,7 +206,7 @@ def _decode(
     queries = torch.empty(count, size + 1, model.config.hidden_size, dtype=model.dtype, device=device)
     passes = torch.zeros(count, dtype=torch.long, device=device)
     guarded = draft is not None and model.dtype in (torch.float32, torch.float64)
-    tied = torch.zeros((), dtype=torch.bool, device=device)
+    tied = torch.zeros(count, dtype=torch.bool, device=device)
 
     alive, start, before = torch.arange(count, device=device), [0] * count, length - 1
     while start:
@@ -236,7 +244,7 @@ def _decode(
         if guarded:
             near = (logits > (best - TIE * best.abs())[..., None]).sum(-1) > 1
             certain = (torch.arange(fed, device=device) <= agreed[:, None]) & (index < num_tokens)
-            tied |= (near & certain).any()
+            tied[alive] |= (near & certain).any(1)
         runs = agreed.tolist() if fed > 1 else [0] * len(start)
         start = [at + run + 1 for at, run in zip(start, runs, strict=True)]
         width = min(longest, max(SHORTEST_DRAFT, 2 * max(runs)))
@@ -247,4 +255,4 @@ def _decode(
             cache.keep(keep)
         before = 0
     tokens = guess[:, 1 : num_tokens + 1] - vocabulary.first
-    return Written(tokens, queries[:, : num_tokens + 1], passes), bool(tied)
+    return Written(tokens, queries[:, : num_tokens + 1], passes), tied
