@@ -133,16 +133,16 @@ class PrefRestorePipeline(DiffusionPipeline):
 
         ``constrained``: see `prefrestore.semantic.decoding.write_tokens`.
         """
-        side = self.image_tokenizer.config.image_size
-        if images.shape[-1] != side:
+        if images.shape[-1] != (side := self.image_tokenizer.config.image_size):
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
         with at_work(self.image_tokenizer):
             tokens = self.image_tokenizer.encode(images)
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
-        count = self.image_tokenizer.num_tokens
         with at_work(self.language_model):
-            return write_tokens(self.language_model, chats, vocabulary, count, constrained=constrained).queries
+            return write_tokens(
+                self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, constrained=constrained
+            ).queries
 
     @torch.no_grad()
     def encode_texture(self, images: Tensor) -> Tensor:
