@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.presets import load_preset_pipeline
-from prefrestore.training import fidelity
+from prefrestore.training import fidelity, semantic
 from prefrestore.training.loop import step_generator
 
 CONFIGS = Path(str(files("prefrestore"))) / "presets" / "accelerate"
@@ -133,6 +133,25 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return root / "data", root / "ready"
 
 
+def test_the_semantic_stage_reports_and_goes_on_with_gradient_checkpointing(
+    work: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    seen: list[list[float]] = []
+    for twice in (False, True):
+        output = tmp_path / str(twice)
+        output.mkdir()
+        (output / "image_tokenizer").symlink_to(work[1] / "image_tokenizer")
+        settings = semantic.Config(
+            data=(work[0],), output_dir=output, preset="tiny", steps=2, batch_size=2, mixed_precision="no",
+            sample_every=1, gradient_checkpointing=twice,
+        )  # fmt: skip
+        semantic.run(settings, log=lambda line: None)
+        rows = (output / "runs/semantic/log.jsonl").read_text().splitlines()
+        seen.append(column([json.loads(row) for row in rows]))
+    assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+
+
 def working_folder(folder: Path, ready: Path) -> Path:
     folder.mkdir()
     for component in ready.iterdir():
@@ -144,10 +163,14 @@ def logged(folder: Path) -> list[dict[str, float]]:
     return [json.loads(row) for row in (folder / "runs/fidelity/log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.parametrize("config", ["fsdp.yaml", "fsdp_gathered.yaml"])
 def test_fsdp_trains_in_two_processes_and_its_checkpoint_goes_on_in_one(
-    work: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    work: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
 ) -> None:
-    """Three steps of the fidelity stage by its own command, the parameters cut in two; then two more in one piece."""
+    """Three steps of the fidelity stage by its own command, the parameters cut in two; then two more in one piece.
+
+    A picture is made after every step: what it gathers with averaged weights must not stay for the next step.
+    """
     data, ready = work
     monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
     settings = {"preset": "tiny", "pairs": 4, "batch_size": 2, "mixed_precision": "no"}
@@ -155,14 +178,14 @@ def test_fsdp_trains_in_two_processes_and_its_checkpoint_goes_on_in_one(
     options = [f"--{key.replace('_', '-')}={value}" for key, value in settings.items()]
     two, one = working_folder(tmp_path / "two", ready), working_folder(tmp_path / "one", ready)
     command = ["-m", "prefrestore.cli", "train", "fidelity", "--data", str(data), "--output-dir", str(two)]
-    launch("fsdp.yaml", *command, "--steps", "3", "--gradient-checkpointing", *options)
+    launch(config, *command, "--steps", "3", "--sample-every", "1", "--gradient-checkpointing", *options)
     assert (two / "runs/fidelity/samples/step_000003.png").is_file()
     with safe_open(two / "runs/fidelity/state.safetensors", "pt") as file:
         assert file.metadata()["written_by"] == "FSDP, 2 processes"
 
     def alone(folder: Path, **changes: object) -> None:
-        config = fidelity.Config(data=(data,), output_dir=folder, **settings, **changes)  # type: ignore[arg-type]
-        fidelity.run(config, log=lambda line: None)
+        stage = fidelity.Config(data=(data,), output_dir=folder, **settings, **changes)  # type: ignore[arg-type]
+        fidelity.run(stage, log=lambda line: None)
 
     alone(one, steps=3, micro_batches=2)
     cut, whole = (load_file(folder / "transformer" / WEIGHTS) for folder in (two, one))

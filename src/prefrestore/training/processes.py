@@ -18,6 +18,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError
 
@@ -168,6 +169,10 @@ def whole_parameters(module: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # A forward pass may have left parts gathered, with the values of this block.
+        for part in module.modules():
+            if sharded and isinstance(part, FSDPModule):
+                part.reshard()
         for owner, name, parameter in sharded:
             owner._parameters[name] = parameter
 

@@ -218,7 +218,9 @@ def run(
     log(f"validation: the codes' frequencies alone give {unigram_loss(seen, tokens, codes):.3f} nats a token")
 
     def sample() -> Image.Image:
+        language_model.eval()  # in training mode, gradient checkpointing leaves nothing in the cache to decode with
         values, answer = measure(objective, given, tokens, validation.captions)
+        language_model.train()
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         said = [image_tokenizer.decode(part.to(image_tokenizer.device)) for part in (given, answer, tokens)]
         cosine = [float((part.identity * said[2].identity).sum(1).mean()) for part in said[:2]]
