@@ -116,7 +116,7 @@ def _read_chain() -> tuple[nn.Sequential, Tensor, Tensor]:
     constants: list[Tensor] = []
     for node in graph.node:
         settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        inputs = [values.get(name) for name in node.input]
+        inputs: list[Any] = [values.get(name) for name in node.input]
         if node.op_type == "DequantizeLinear":
             values[node.output[0]] = _dequantized(*inputs, **settings)
         elif node.op_type == "Reshape":

@@ -133,8 +133,10 @@ class FlowObjective(nn.Module):
         x_t = flow.interpolate(clean_latents, x_1, t)
         condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
         told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
-        scales = {"noise_scale": self.noise_scale, "residual_std": self.residual_std}
-        velocity = conditional_velocity(self.transformer, told, start, **scales)(x_t, t)
+        flowing = conditional_velocity(
+            self.transformer, told, start, noise_scale=self.noise_scale, residual_std=self.residual_std
+        )
+        velocity = flowing(x_t, t)
         losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
         total = losses["flow"]
         if decoded.stop:

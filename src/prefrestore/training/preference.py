@@ -168,9 +168,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         del batch["clean_latents"]
         return batch | {"captions": [captions[i] for i in index]}
 
-    # The sheets show eight of them.
-    shown = {"count": max(8, config.held_out_faces), "degradation": config.degradation, "seed": config.seed}
-    faces = HeldOutFaces(pipeline, config.data, **shown)
+    faces = HeldOutFaces(
+        pipeline,
+        config.data,
+        count=max(8, config.held_out_faces),  # the sheets show eight of them
+        degradation=config.degradation,
+        seed=config.seed,
+    )
     notes: dict[str, Any] = {}
 
     def after_step(losses: dict[str, float]) -> bool:
