@@ -124,8 +124,8 @@ def test_what_it_is_not_made_for_is_refused() -> None:
         GatheringRestorer(Pipeline(), RestoreOptions(samples=2), faces_per_call=4)
 
 
-def test_the_real_model_gives_a_face_the_same_bits_among_any_others() -> None:
-    """In one thread; with several, a face's place in the call changes the order of some sums."""
+def test_the_real_model_gives_a_face_the_same_picture_among_any_others() -> None:
+    """To the last digit or two: where a face lies in a call can change the order of some sums."""
     from prefrestore.presets import load_preset_pipeline
 
     model = load_preset_pipeline("tiny")
@@ -137,13 +137,8 @@ def test_the_real_model_gives_a_face_the_same_bits_among_any_others() -> None:
         made = GatheringPipeline(model, 3)([faces[index] for index in order], generator=generators).images
         return dict(zip(order, made, strict=True))
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        whole = run([0, 1, 2])
-        for order in ([2, 0, 1], [1], [2, 0]):
-            for index, image in run(order).items():
-                np.testing.assert_array_equal(image, whole[index])
-    finally:
-        torch.set_num_threads(threads)
+    whole = run([0, 1, 2])
+    for order in ([2, 0, 1], [1], [2, 0]):
+        for index, image in run(order).items():
+            np.testing.assert_allclose(image, whole[index], rtol=0, atol=1e-6)
 

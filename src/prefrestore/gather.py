@@ -1,7 +1,7 @@
 """Faces of several photos in one model call, with results that do not depend on which photos those were.
 
-The numbers that a network gives a face depend, in their last bits, on how many faces are in the call, and
-with one thread on nothing else. So every call has one size, and what is missing is filled up.
+The numbers that a network gives a face depend, in their last digits, on how many faces are in the call, so every call
+has one size, and what is missing is filled up. On some processors the place in the call still changes the seventh.
 """
 
 from __future__ import annotations
