@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
 
 SHARES = {
-    "restored": 0.26,
-    "round trip": 0.05,
-    "degraded": 0.20,
-    "blurred": 0.06,
-    "noisy": 0.07,
+    "restored": 0.24,
+    "round trip": 0.06,
+    "degraded": 0.14,
+    "blurred": 0.05,
+    "noisy": 0.06,
     "oversharpened": 0.06,
-    "compressed": 0.11,
-    "warped": 0.15,
+    "compressed": 0.16,
+    "warped": 0.19,
     "equal": 0.04,
 }
 """How often each kind of ladder is drawn; without restored faces the first two fall away."""
