@@ -9,7 +9,6 @@ import torch
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.preference.bradley_terry import bradley_terry_loss
-from prefrestore.preference.known_order import LADDERS
 from prefrestore.preference.scorer import (
     PreferenceScorer,
     bundled_scorer_folder,
