@@ -23,7 +23,7 @@ from sheets import paired_sheet, real_sheet
 from systems import PROMPTS, ModelOptions, Restore, as_array, ours, peer, peer_title, unchanged
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
-from prefrestore.evaluation.evaluator import METRICS, Evaluator, summarise
+from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, summarise
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 COLUMNS = {
@@ -34,9 +34,9 @@ COLUMNS = {
     "identity": ("identity", ".3f"),
     "landmarks": ("landmarks px", ".2f"),
     "niqe": ("NIQE", ".2f"),
+    "musiq": ("MUSIQ", ".2f"),
 }
 BATCH = 8
-MODELS = ["lpips_alex", "lpips_vgg", "identity", "landmarks"]
 SHEET_FACES = 24
 
 

@@ -77,7 +77,7 @@ def test_restorations_with_references_and_a_broken_picture(
     system = report["sets"]["mild"]["systems"]["restored"]
     assert sorted(system["faces"]) == ["0&", "2&"] and system["summary"]["psnr"]["n"] == 2
     # What has no weights here is blank and says why; nothing stands in for it.
-    assert {"lpips_alex", "lpips_vgg", "landmarks", "fid", "kid"} <= set(report["missing"])
+    assert {"lpips_alex", "lpips_vgg", "landmarks", "musiq", "fid", "kid"} <= set(report["missing"])
     assert "lpips_alex" not in system["summary"] and system["faces"]["0&"]["lpips_alex"] is None
     assert report["metrics"]["identity"]["sha256"] and "lpips_alex" not in report["metrics"]
     assert report["versions"]["torch"] and report["settings"]["folders"]["mild"]["reference"] == str(bench / "gt")

@@ -25,6 +25,7 @@ class Network(str, Enum):
     lpips_vgg = "lpips_vgg"
     identity = "identity"
     landmarks = "landmarks"
+    musiq = "musiq"
 
 
 def evaluate(
@@ -142,13 +143,14 @@ def evaluate(
 
 
 def evaluator_for(sets: Sequence[FaceSet], samples: int, without: Sequence[str]) -> Evaluator:
-    """The evaluator that these sets need: without references and with one sample no network has anything to do."""
-    from prefrestore.evaluation.evaluator import MODELS, Evaluator
+    """The evaluator that these sets need: without references and with one sample nothing can be compared."""
+    from prefrestore.evaluation.evaluator import PAIRED, Evaluator
 
     needed = samples > 1 or any(faces.has_references for faces in sets)
-    metrics = Evaluator(lambda line: typer.echo(line, err=True), without=tuple(without) if needed else MODELS)
-    if not needed:
-        metrics.missing.clear()
+    idle = () if needed else PAIRED
+    metrics = Evaluator(lambda line: typer.echo(line, err=True), without=(*without, *idle))
+    for metric in idle:
+        del metrics.missing[metric]
     return metrics
 
 

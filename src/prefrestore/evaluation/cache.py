@@ -14,13 +14,13 @@ def cache_dir() -> Path:
     return Path(named).expanduser() if named else Path.home() / ".cache" / "prefrestore"
 
 
-def cached_file(name: str) -> Path:
+def cached_file(name: str, advice: str = f"run `{FETCH_COMMAND}` once to fetch the measuring weights") -> Path:
     """The path of a cached file.
 
     Raises:
-        WeightsError: it is not there; the message names the command that makes it.
+        WeightsError: it is not there; the message ends in ``advice``, how to get it.
     """
     path = cache_dir() / name
     if not path.is_file():
-        raise WeightsError(f"{path} is missing: run `{FETCH_COMMAND}` once to fetch the measuring weights.")
+        raise WeightsError(f"{path} is missing: {advice}.")
     return path

@@ -30,6 +30,7 @@ FIDELITY = {
 }
 NATURALNESS = {
     "niqe": Column("NIQE", "lower", 2, "own model of sharp faces at 256 px; not comparable with papers' values"),
+    "musiq": Column("MUSIQ", "higher", 2, "KonIQ-10k weights; patches at 224, 384 and full size"),
     "sharpness": Column("sharpness", "higher", 1, "variance of the Laplacian of luminance, 0..255"),
 }
 SPREAD = {

@@ -11,9 +11,11 @@ from prefrestore.errors import InvalidInputError, MissingDependencyError, Weight
 from prefrestore.evaluation.metrics import psnr, ssim
 from prefrestore.evaluation.niqe import niqe
 
-METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "identity", "landmarks", "niqe")
-MODELS = ("lpips_alex", "lpips_vgg", "identity", "landmarks")
+METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "identity", "landmarks", "niqe", "musiq")
+MODELS = ("lpips_alex", "lpips_vgg", "identity", "landmarks", "musiq")
 """The metrics that take a network, which `Evaluator` may leave out."""
+PAIRED = ("lpips_alex", "lpips_vgg", "identity", "landmarks")
+"""Those of `MODELS` that compare two pictures, and have nothing to do with one."""
 # A detection further than this part of the side from the true points (mean of five) is of something else.
 _FAR = 0.1
 
@@ -61,16 +63,18 @@ class Evaluator:
         self._lpips: dict[str, Any] = {}
         self._faces: tuple[Any, Any] | None = None
         self._marks: Any | None = None
+        self._musiq: Any | None = None
         self._known: tuple[str, Frame] | None = None
         self._try("lpips_alex", lambda: self._lpips.update(alex=_lpips("alex")))
         self._try("lpips_vgg", lambda: self._lpips.update(vgg=_lpips("vgg")))
         self._try("identity", self._load_faces)
         self._try("landmarks", self._load_marks)
+        self._try("musiq", self._load_musiq)
 
     @property
     def available(self) -> tuple[str, ...]:
         """Those of `MODELS` that are loaded."""
-        loaded = {"identity": self._faces, "landmarks": self._marks}
+        loaded = {"identity": self._faces, "landmarks": self._marks, "musiq": self._musiq}
         return tuple(m for m in MODELS if m.removeprefix("lpips_") in self._lpips or loaded.get(m) is not None)
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
@@ -93,6 +97,11 @@ class Evaluator:
         from prefrestore.evaluation.landmarks import LandmarkMeter
 
         self._marks = LandmarkMeter()
+
+    def _load_musiq(self) -> None:
+        from prefrestore.evaluation.musiq import MUSIQ, weights_path
+
+        self._musiq = MUSIQ(weights_path())
 
     def frame(self, name: str, picture: Picture) -> Frame:
         """The frame of a reference picture; the last is kept by its name, so measure a face's systems in a row."""
@@ -126,7 +135,7 @@ class Evaluator:
         """The metrics of one picture, as in `measure`, from what was seen in it."""
         row: dict[str, float | None] = dict.fromkeys((*METRICS, "fallback"))
         row |= {"psnr": psnr(frame.picture, picture), "ssim": ssim(frame.picture, picture)}
-        row["niqe"] = naturalness(picture)
+        row |= self.alone(picture)
         for net in self._lpips:
             row[f"lpips_{net}"] = self.perceptual(net, seen, frame.seen)
         if seen.vector is not None and frame.seen.vector is not None:
@@ -138,6 +147,10 @@ class Evaluator:
 
             row["landmarks"] = mean_distance(seen.landmarks, frame.seen.landmarks)
         return row
+
+    def alone(self, picture: Picture) -> dict[str, float | None]:
+        """The metrics of one picture that need no other: NIQE and MUSIQ."""
+        return {"niqe": naturalness(picture), "musiq": self._musiq.of(picture) if self._musiq else None}
 
     def perceptual(self, net: str, first: Observation, second: Observation) -> float:
         """LPIPS of two observed pictures by the network ``alex`` or ``vgg``."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prefrestore.errors import ImageReadError, InvalidInputError
-from prefrestore.evaluation.evaluator import Evaluator, Observation, naturalness
+from prefrestore.evaluation.evaluator import Evaluator, Observation
 from prefrestore.evaluation.folders import Face
 from prefrestore.evaluation.metrics import sharpness
 from prefrestore.evaluation.systems import Picture, Sample, System
@@ -128,7 +128,7 @@ def _measured(
         rows = [evaluator.compare(picture, sight, frame) for picture, sight in zip(pictures, seen, strict=True)]
     else:
         seen = []
-        rows = [{"niqe": naturalness(picture)} for picture in pictures]
+        rows = [evaluator.alone(picture) for picture in pictures]
     for values, picture in zip(rows, pictures, strict=True):
         values["sharpness"] = sharpness(picture)
         if (likeness := values.get("identity")) is not None:

@@ -31,6 +31,7 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
     from prefrestore.evaluation.cache import cached_file
     from prefrestore.evaluation.landmarks import shapes_path
     from prefrestore.evaluation.lpips import weight_file
+    from prefrestore.evaluation.musiq import WEIGHT_FILE
     from prefrestore.faces.onnx import SFACE, SHA256, YUNET
 
     niqe = Path(str(resources.files("prefrestore.evaluation") / "niqe_faces.npz"))
@@ -46,6 +47,8 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
         found["identity, alignment"] = {"network": f"YuNet ({YUNET})", "sha256": SHA256[YUNET]}
     if "landmarks" in available:
         found["landmarks"] = {"network": "dlib, 68 points", "sha256": file_hash(shapes_path())}
+    if "musiq" in available:
+        found["musiq"] = {"network": f"MUSIQ ({WEIGHT_FILE})", "sha256": file_hash(cached_file(WEIGHT_FILE))}
     if inception is not None:
         found["fid, kid"] = {"network": "Inception v3 (2015-12-05)", "sha256": file_hash(inception)}
     return found
