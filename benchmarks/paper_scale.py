@@ -161,7 +161,7 @@ def ours(
         )
 
         def under(conditions: Conditions) -> Callable[[Tensor, Tensor], Tensor]:
-            return conditional_velocity(models.transformer, conditions, start, noise_scale=1, residual_std=None)
+            return conditional_velocity(models.transformer, conditions, start, residual_std=None)
 
         velocity = guided(under(told), under(told.untold()), guidance)
         with remembered_conditions(models.transformer):

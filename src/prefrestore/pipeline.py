@@ -201,7 +201,6 @@ class PrefRestorePipeline(DiffusionPipeline):
                 self.transformer,
                 told,
                 self.source_mean(told),
-                noise_scale=self.config.noise_scale,
                 residual_std=self.config.residual_std,
             )
 

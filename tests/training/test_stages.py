@@ -13,7 +13,8 @@ from prefrestore.evaluation.sface import SFaceNetwork
 from prefrestore.presets import load_preset_pipeline
 from prefrestore.texture import conditioning
 from prefrestore.training import encoder, everything
-from prefrestore.training.fidelity import FlowObjective
+from prefrestore.training.discriminator import LatentDiscriminator
+from prefrestore.training.flow_objective import FlowObjective, random_view
 from prefrestore.training.loop import Trainer
 
 
@@ -152,3 +153,63 @@ def test_a_face_that_is_its_target_has_no_identity_loss_and_trains_the_decoder()
         losses["flow"].item() + 0.5 * losses["identity"].item() + losses["decoder"].item(), rel=1e-5
     )
     assert pipeline.autoencoder.patch_decoder.weight.grad.abs().sum() > 0
+
+
+def test_early_times_and_the_bound_of_late_ones_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_preset_pipeline("tiny")
+    asked: list[Tensor] = []
+
+    def denoise(transformer: object, x_t: Tensor, t: Tensor, condition: Tensor, lq_latents: Tensor) -> Tensor:
+        asked.append(t)
+        return torch.zeros_like(x_t)
+
+    monkeypatch.setattr(conditioning, "denoise", denoise)
+    lq, clean = torch.full((4, 4, 8, 8), 3.0), torch.full((4, 4, 8, 8), 1.0)
+    queries = torch.zeros(4, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
+    objective = FlowObjective(
+        pipeline.transformer, pipeline.connectors, noise_scale=0.0, start_from_lq=True,
+        start_share=0.5, minimum_time=0.9,
+    )  # fmt: skip
+    losses = objective(lq, clean, queries, torch.zeros(4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    t = torch.rand(4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(asked[0], torch.tensor([1, 1, t[2], t[3]]))
+    # The velocity is 2 everywhere and the answer 0; below t = 0.9 the error counts t / 0.9 times.
+    assert losses["flow"].item() == pytest.approx(4 * float((asked[0] / 0.9).clamp(max=1).square().mean()))
+
+
+def test_both_pictures_are_seen_in_the_same_view() -> None:
+    picture = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    views = [random_view(picture, 2 * picture, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    assert all(torch.equal(2 * one, other) and one.shape == (1, 3, 16, 12) for one, other in views)
+    assert len({one.sum().item() for one, _ in views}) > 4
+    assert torch.equal(views[0][0], random_view(picture, picture, torch.Generator().manual_seed(0))[0])
+
+
+def test_the_judge_adds_a_gradient_of_the_length_that_was_asked_for() -> None:
+    pipeline = load_preset_pipeline("tiny")
+    pipeline.transformer.requires_grad_(True)
+    judge = LatentDiscriminator(4, widths=(8, 8))
+    generator = torch.Generator().manual_seed(0)
+    lq, clean = (torch.randn(2, 4, 8, 8, generator=generator) for _ in range(2))
+    queries = torch.zeros(2, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
+
+    def bias_gradient(weight: float, step: int, judged: bool = True) -> tuple[dict[str, Tensor], Tensor]:
+        pipeline.transformer.zero_grad()
+        objective = FlowObjective(
+            pipeline.transformer, pipeline.connectors, noise_scale=0.3, residual_std=0.5, start_from_lq=True,
+            start_share=1.0, minimum_time=1.0, discriminator=judge if judged else None, adversarial_weight=weight,
+            adversarial_warmup=10,
+        )  # fmt: skip
+        losses = objective(
+            lq, clean, queries, torch.zeros(2, 3, 64, 64), generator=torch.Generator().manual_seed(1), step=step
+        )
+        losses["loss"].backward()
+        return losses, pipeline.transformer.proj_out.weight.grad.clone()
+
+    _, alone = bias_gradient(0, 0, judged=False)
+    losses, cold = bias_gradient(1, 0)
+    assert torch.allclose(cold, alone)  # nothing yet at the first step
+    assert losses["loss"].item() == pytest.approx((losses["flow"] + losses["judge"]).item())
+    half, full = (bias_gradient(1, step)[1] - alone for step in (5, 10))
+    assert torch.allclose(full, 2 * half, atol=1e-7) and full.norm() > 0.01 * alone.norm()
+    assert all(p.grad is not None for p in judge.parameters())

@@ -22,7 +22,7 @@ class FlowConfig:
     Args:
         start: ``lq_latent`` starts from the posterior-mean estimate (PMRF, arXiv 2410.00418), ``noise`` from noise.
         noise_scale: standard deviation of the noise in the source, in units of the scaled latents.
-        residual_std: standard deviation of clean latent minus start, for `flow.preconditioned_velocity`; None takes
+        residual_std: standard deviation of clean latent minus start, for `flow.residual_velocity`; None takes
             the denoiser's output as the velocity, as the paper does.
         num_inference_steps, guidance_scale, fidelity, solver: the defaults of a call.
     """

@@ -193,22 +193,19 @@ def conditional_velocity(
     conditions: Conditions,
     start: Tensor,
     *,
-    noise_scale: float,
     residual_std: float | None,
 ) -> Velocity:
     """The velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w), float32, under the conditions.
 
     Args:
         start: mean of the flow's source, (B,C,h,w).
-        noise_scale, residual_std: see `flow.preconditioned_velocity`; without the latter the output is the velocity.
+        residual_std: see `flow.residual_velocity`; None takes the output as the velocity.
     """
 
     def velocity(x: Tensor, t: Tensor) -> Tensor:
         output = denoise(transformer, x.to(transformer.dtype), t, conditions.condition, conditions.lq_latents).float()
         if residual_std is None:
             return output
-        return flow.preconditioned_velocity(
-            output, x, start, t, noise_scale=noise_scale, residual_std=residual_std
-        )
+        return flow.residual_velocity(output, x, start, t, residual_std=residual_std)
 
     return velocity

@@ -7,7 +7,6 @@ seeded pairs, and the frozen language model's states, are computed once, and eve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from prefrestore.texture import flow
-from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
+from prefrestore.texture.conditioning import Connectors
 from prefrestore.training.components import component_folder
+from prefrestore.training.discriminator import LatentDiscriminator
+from prefrestore.training.flow_objective import FlowObjective
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
@@ -29,11 +28,11 @@ from prefrestore.training.pairs import degraded_batch, load_validation
 from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
-    from diffusers import SanaTransformer2DModel
-
-    from prefrestore.evaluation.sface import SFaceNetwork
     from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
+
+
+SAMPLE_STEPS = 4
+"""Steps of the second of the two restorations that the grids show; the first has one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,14 +48,20 @@ class Config(PairsConfig):
         pairs: how many degraded pairs are cached; each is seen ``steps * batch_size / pairs`` times.
         condition_dropout: share of samples whose whole condition is zeroed (classifier-free guidance).
         query_dropout: share of samples whose queries alone are zeroed, so that the model also works without them.
-        time_exponent: t = u ** time_exponent with u uniform. 1 is the paper's; below 1 more steps are spent near
-            t = 1, where the LQ latent says least: a sampler of few steps lives there.
-        perceptual_weight: weight of LPIPS between the decoded one-step estimate and the clean image.
-        perceptual_share: share of each batch that is decoded for it, at t = 1: what one step of the sampler shows.
+        start_share: share of each batch at t = 1, where every sampler begins and where the LQ latent says least. The
+            others' times are uniform in (0,1], as the paper's are.
+        minimum_time: the flow loss of times below it is that of the clean latent over this time; the velocity's own
+            grows without bound where t goes to 0.
+        perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image.
+        perceptual_share: share of each batch that is decoded for it, those at t = 1 first.
         identity_weight: weight of one minus the SFace cosine between the decoded estimate and the clean image.
         identity_share: share of each batch that it is computed for, among those that are decoded.
         decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the
             decoder is trained with the flow, so that it renders restored latents well too. 0 leaves it frozen.
+        adversarial_weight: length of the gradient of a judge of latents (`prefrestore.training.discriminator`),
+            measured by that of the squared error of the same latent; over ``adversarial_warmup`` steps it grows to it.
+        compile: translate the denoiser with torch.compile before the first step: some minutes that a long run on a CPU
+            wins back many times over.
         gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
@@ -66,104 +71,17 @@ class Config(PairsConfig):
     learning_rate: float = 5e-4
     condition_dropout: float = 0.1
     query_dropout: float = 0.1
-    time_exponent: float = 0.5
+    start_share: float = 0.4
+    minimum_time: float = 0.25
     perceptual_weight: float = 0.7
     perceptual_share: float = 0.6
     identity_weight: float = 0.5
     identity_share: float = 0.4
     decoder_weight: float = 1.0
+    adversarial_weight: float = 0.5
+    adversarial_warmup: int = 150
+    compile: bool = False
     start_from: Path | None = None
-
-
-class FlowObjective(nn.Module):
-    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the decoded estimate.
-
-    Those are LPIPS and the identity cosine; the decoder of ``autoencoder`` may be trained with them.
-    """
-
-    def __init__(
-        self,
-        transformer: SanaTransformer2DModel,
-        connectors: Connectors,
-        *,
-        noise_scale: float,
-        residual_std: float | None = None,
-        start_from_lq: bool,
-        condition_dropout: float = 0.1,
-        query_dropout: float = 0.1,
-        time_exponent: float = 1.0,
-        autoencoder: ResidualAutoencoder | None = None,
-        perceptual: nn.Module | None = None,
-        perceptual_weight: float = 0.0,
-        perceptual_share: float = 1.0,
-        identity: SFaceNetwork | None = None,
-        identity_weight: float = 0.0,
-        identity_share: float = 1.0,
-        decoder_weight: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.transformer, self.connectors = transformer, connectors
-        self.noise_scale, self.residual_std, self.start_from_lq = noise_scale, residual_std, start_from_lq
-        self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
-        self.time_exponent = time_exponent
-        self.perceptual_share = perceptual_share
-        self.autoencoder = autoencoder
-        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
-        self.identity, self.identity_weight, self.identity_share = identity, identity_weight, identity_share
-        self.decoder_weight = decoder_weight
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B,C,h,w) -> images (B,3,H,W), about [-1,1]."""
-        assert self.autoencoder is not None
-        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample.float()
-
-    def forward(
-        self, lq_latents: Tensor, clean_latents: Tensor, queries: Tensor, targets: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
-        count, device = len(lq_latents), lq_latents.device
-        t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4) ** self.time_exponent
-        decoded = slice(0, math.ceil(count * self.perceptual_share) if self.autoencoder is not None else 0)
-        t[decoded] = 1.0
-        noise = torch.randn(clean_latents.shape, generator=generator, device=device)
-        drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
-        keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
-        start = lq_latents if self.start_from_lq else torch.zeros_like(lq_latents)
-        x_1 = flow.source(start, noise, self.noise_scale)
-        x_t = flow.interpolate(clean_latents, x_1, t)
-        condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
-        told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
-        flowing = conditional_velocity(
-            self.transformer, told, start, noise_scale=self.noise_scale, residual_std=self.residual_std
-        )
-        velocity = flowing(x_t, t)
-        losses = {"flow": F.mse_loss(velocity, flow.velocity_target(clean_latents, x_1))}
-        total = losses["flow"]
-        if decoded.stop:
-            images = self.decode(flow.clean_estimate(x_t[decoded], velocity[decoded], t[decoded]))
-            if self.perceptual is not None:
-                losses["lpips"] = self.perceptual(images, targets[decoded]).mean()
-                total = total + self.perceptual_weight * losses["lpips"]
-            if self.identity is not None:
-                kept = min(len(images), math.ceil(count * self.identity_share))
-                losses["identity"] = self._identity_loss(images[:kept], targets[:kept], generator)
-                total = total + self.identity_weight * losses["identity"]
-        if self.decoder_weight > 0:
-            losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
-            total = total + self.decoder_weight * losses["decoder"]
-        return losses | {"loss": total}
-
-    def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""
-        from prefrestore.evaluation.sface import crop_faces, random_jitter
-
-        assert self.identity is not None
-        jitter = random_jitter(len(images), generator)
-        # bf16 buys nothing in a network of depthwise convolutions, and costs digits of a small angle.
-        with torch.autocast(images.device.type, enabled=False):
-            restored = self.identity.embed_crops(crop_faces(images, jitter=jitter))
-            clean = self.identity.embed_crops(crop_faces(targets, jitter=jitter))
-        return 1 - (restored * clean).sum(1).mean()
 
 
 def load_working_pipeline(config: Config) -> PrefRestorePipeline:
@@ -217,18 +135,24 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     def make_batch(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.seed, 1, step])
-        return pairs.batch(np.sort(rng.integers(len(pairs), size=config.batch_size)))
+        # Not in the order of the cache: the first of a batch are those at t = 1.
+        return pairs.batch(rng.integers(len(pairs), size=config.batch_size)) | {"step": step}
 
     if config.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
+    if config.compile:
+        pipeline.transformer.compile()
     held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
     lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
 
+    @torch.compiler.set_stance("force_eager")
     def sample() -> Image.Image:
         mean = pipeline.decode(pipeline.encode_texture(to_signed(lq).to(pipeline.device))) * 2 - 1
-        latents = pipeline(list(lq), output_type="latent").images
-        restored = pipeline.decode(latents) * 2 - 1
-        return grid([to_signed(lq), mean, restored, to_signed(targets)])
+        restored = [
+            pipeline.decode(pipeline(list(lq), num_inference_steps=n, fidelity=0, output_type="latent").images) * 2 - 1
+            for n in (1, SAMPLE_STEPS)
+        ]
+        return grid([to_signed(lq), mean, *restored, to_signed(targets)])
 
     perceptual = identity = None
     if config.perceptual_weight > 0:
@@ -239,6 +163,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         from prefrestore.evaluation.sface import SFaceNetwork
 
         identity = SFaceNetwork()
+    judge = None
+    if config.adversarial_weight > 0:
+        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+        judge = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
     if config.decoder_weight > 0:
         for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
             part.requires_grad_(True)
@@ -250,7 +178,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         start_from_lq=pipeline.config.start == "lq_latent",
         condition_dropout=config.condition_dropout,
         query_dropout=config.query_dropout,
-        time_exponent=config.time_exponent,
+        start_share=config.start_share,
+        minimum_time=config.minimum_time,
         autoencoder=pipeline.autoencoder if perceptual or identity or config.decoder_weight > 0 else None,
         perceptual=perceptual,
         perceptual_weight=config.perceptual_weight,
@@ -259,6 +188,9 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         identity_weight=config.identity_weight,
         identity_share=config.identity_share,
         decoder_weight=config.decoder_weight,
+        discriminator=judge,
+        adversarial_weight=config.adversarial_weight,
+        adversarial_warmup=config.adversarial_warmup,
     )
     trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator)
     trainer.fit()

@@ -1,0 +1,154 @@
+"""The losses of step 2: the flow's, and those of the picture that its estimate of the clean latent decodes to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefrestore.texture import flow
+from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
+from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
+
+if TYPE_CHECKING:
+    from diffusers import SanaTransformer2DModel
+
+    from prefrestore.evaluation.sface import SFaceNetwork
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+
+
+class FlowObjective(nn.Module):
+    """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the clean estimate.
+
+    Those are a judge of latents and, decoded, LPIPS and the identity cosine; the decoder of ``autoencoder`` may be
+    trained with them. The weights and shares are those of `prefrestore.training.fidelity.Config`.
+    """
+
+    def __init__(
+        self,
+        transformer: SanaTransformer2DModel,
+        connectors: Connectors,
+        *,
+        noise_scale: float,
+        residual_std: float | None = None,
+        start_from_lq: bool,
+        condition_dropout: float = 0.1,
+        query_dropout: float = 0.1,
+        start_share: float = 0.0,
+        minimum_time: float = 1e-4,
+        autoencoder: ResidualAutoencoder | None = None,
+        perceptual: nn.Module | None = None,
+        perceptual_weight: float = 0.0,
+        perceptual_share: float = 1.0,
+        identity: SFaceNetwork | None = None,
+        identity_weight: float = 0.0,
+        identity_share: float = 1.0,
+        decoder_weight: float = 0.0,
+        discriminator: LatentDiscriminator | None = None,
+        adversarial_weight: float = 0.0,
+        adversarial_warmup: int = 0,
+    ) -> None:
+        super().__init__()
+        self.transformer, self.connectors = transformer, connectors
+        self.noise_scale, self.residual_std, self.start_from_lq = noise_scale, residual_std, start_from_lq
+        self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
+        self.start_share, self.minimum_time = start_share, minimum_time
+        self.perceptual_share = perceptual_share
+        self.autoencoder = autoencoder
+        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
+        self.identity, self.identity_weight, self.identity_share = identity, identity_weight, identity_share
+        self.decoder_weight = decoder_weight
+        self.discriminator, self.adversarial_weight = discriminator, adversarial_weight
+        self.adversarial_warmup = adversarial_warmup
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W), about [-1,1]."""
+        assert self.autoencoder is not None
+        return self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample.float()
+
+    def forward(
+        self,
+        lq_latents: Tensor,
+        clean_latents: Tensor,
+        queries: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        step: int = 0,
+    ) -> dict[str, Tensor]:
+        """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
+        count, device = len(lq_latents), lq_latents.device
+        t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4)
+        t[: math.ceil(count * self.start_share)] = 1.0
+        decoded = slice(0, math.ceil(count * self.perceptual_share) if self.autoencoder is not None else 0)
+        noise = torch.randn(clean_latents.shape, generator=generator, device=device)
+        drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
+        keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
+        start = lq_latents if self.start_from_lq else torch.zeros_like(lq_latents)
+        x_1 = flow.source(start, noise, self.noise_scale)
+        x_t = flow.interpolate(clean_latents, x_1, t)
+        condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
+        told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
+        velocity = conditional_velocity(self.transformer, told, start, residual_std=self.residual_std)(x_t, t)
+        error = velocity - flow.velocity_target(clean_latents, x_1)
+        bounded = flow.expand_time((t / self.minimum_time).clamp(max=1), error)
+        losses = {"flow": (bounded * error).square().mean()}
+        total = losses["flow"]
+        estimate = flow.clean_estimate(x_t, velocity, t)
+        if self.discriminator is not None:
+            losses["judge"], direction = adversarial_losses(
+                self.discriminator, clean_latents, estimate, start, generator
+            )
+            weight = self.adversarial_weight * min(1.0, step / max(1, self.adversarial_warmup))
+            # 2 |estimate - clean| is how long the squared error's gradient is, a sample; both are then means.
+            length = 2 * (estimate - clean_latents).detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+            pull = (weight * length * direction * estimate).sum() / estimate.numel()
+            total = total + losses["judge"] + pull - pull.detach()
+        if decoded.stop:
+            images = self.decode(estimate[decoded])
+            if self.perceptual is not None:
+                views = random_view(images, targets[decoded], generator)
+                losses["lpips"] = self.perceptual(*views).mean()
+                total = total + self.perceptual_weight * losses["lpips"]
+            if self.identity is not None:
+                kept = min(len(images), math.ceil(count * self.identity_share))
+                losses["identity"] = self._identity_loss(images[:kept], targets[:kept], generator)
+                total = total + self.identity_weight * losses["identity"]
+        if self.decoder_weight > 0:
+            losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
+            total = total + self.decoder_weight * losses["decoder"]
+        return losses | {"loss": total}
+
+    def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
+        """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""
+        from prefrestore.evaluation.sface import crop_faces, random_jitter
+
+        assert self.identity is not None
+        jitter = random_jitter(len(images), generator)
+        # bf16 buys nothing in a network of depthwise convolutions, and costs digits of a small angle.
+        with torch.autocast(images.device.type, enabled=False):
+            restored = self.identity.embed_crops(crop_faces(images, jitter=jitter))
+            clean = self.identity.embed_crops(crop_faces(targets, jitter=jitter))
+        return 1 - (restored * clean).sum(1).mean()
+
+
+def random_view(images: Tensor, targets: Tensor, generator: torch.Generator, shift: int = 8) -> tuple[Tensor, Tensor]:
+    """The same random crop, mirroring and order of colours of both (B,3,H,W) -> (B,3,H-shift,W-shift) each.
+
+    A perceptual network sees little of some patterns: AlexNet strides over every fourth pixel, and has colours that it
+    likes. What escapes it in one view is seen in others (E-LPIPS, arXiv 1906.03973).
+    """
+    top, left, mirrored, rotated = (
+        int(torch.randint(high, (), generator=generator, device=generator.device)) for high in (shift, shift, 2, 6)
+    )
+    height, width = (side - shift for side in images.shape[-2:])
+    order = list(itertools.permutations(range(3)))[rotated]
+
+    def view(x: Tensor) -> Tensor:
+        x = x[:, order, top : top + height, left : left + width]
+        return x.flip(-1) if mirrored else x
+
+    return view(images), view(targets)
