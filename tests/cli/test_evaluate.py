@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from prefrestore.preference.adapter import add_adapter, save_adapter
 from prefrestore.presets import load_preset_pipeline
+from prefrestore.weights import write_hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,6 +189,33 @@ def test_ablations(prefrestore: Callable[..., Any], bench: Path, adapter: Path, 
         assert ran.code == 1 and sentence in ran.text
     ran = prefrestore([*command, "--part", "everything"])
     assert ran.code == 1 and "there is no ablation 'everything'" in ran.text
+
+
+def test_other_trainings_are_rows_of_the_ablation(prefrestore: Callable[..., Any], bench: Path, tmp_path: Path) -> None:
+    folders = {}
+    for name, seed in (("one-stage", 1), ("two-stages", 2)):
+        other, generator = load_preset_pipeline("tiny"), torch.Generator().manual_seed(seed)
+        torch.nn.init.normal_(other.transformer.proj_out.weight, std=0.3, generator=generator)
+        folders[name] = tmp_path / name
+        other.save_pretrained(folders[name])
+        write_hashes(folders[name])
+    out = tmp_path / "out"
+    command = ["ablate", "--lq", bench / "severe", "--reference", bench / "gt", "-o", out, "--preset", "tiny"]
+    command += ["--device", "cpu", "--limit", "2", "--samples", "1", "--part", "adapters"]
+    for name, folder in folders.items():  # the second one joins the table of the first
+        ran = prefrestore([*command, "--model", f"{name}={folder}"])
+        assert ran.code == 0, ran.text
+    stored = json.loads((out / "ablation.json").read_text())
+    systems = stored["sets"]["severe"]["systems"]
+    assert list(systems) == ["as shipped", "model one-stage", "model two-stages"]
+    assert len({system["summary"]["psnr"]["mean"] for system in systems.values()}) == 3
+    recorded = stored["settings"]["pipeline"]
+    assert set(recorded) == {"pipeline", *folders}
+    assert recorded["one-stage"]["sha256"] != recorded["two-stages"]["sha256"] != {}
+    ran = prefrestore([*command, "--model", f"pipeline={folders['one-stage']}"])
+    assert ran.code == 1 and "choose another one" in ran.text
+    ran = prefrestore([*command, "--model", f"one-stage={folders['two-stages']}"])
+    assert ran.code == 1 and "made with other settings" in ran.text
 
 
 @pytest.fixture

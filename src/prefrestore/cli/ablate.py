@@ -25,7 +25,7 @@ def ablate(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=DIR", help="A pipeline trained in another way as a row of its own."),
+        typer.Option(metavar="NAME=DIR", help="A pipeline trained in another way, say in one stage, as a row."),
     ] = None,
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
     samples: Annotated[int, typer.Option(min=1, help="Restorations a face; 2 or more give the spread.")] = 2,
@@ -45,6 +45,8 @@ def ablate(
 
     faces = face_set(lq.name, lq=lq, reference=reference, limit=limit)
     adapters, models = named_folders(adapter, "--adapter"), named_folders(model, "--model")
+    if "pipeline" in models:
+        raise InvalidInputError("--model: 'pipeline' is the name of the base in the results, choose another one")
 
     from prefrestore.atomic import written_beside
     from prefrestore.cli.evaluate import evaluator_for, progress_bar, said, show

@@ -29,6 +29,7 @@ STAGES = {
     "semantic": ("semantic", "Step 1: the language model writes the clean image's tokens."),
     "encoder": ("encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
     "fidelity": ("fidelity", "Step 2: the flow restores texture under both conditions."),
+    "one-stage": ("one_stage", "Steps 1 and 2 at once, from random weights: what two stages are compared with."),
     "preference": ("preference", "Step 3: human preference as a constraint, by reinforcement learning in the loop."),
     "scorer": ("scorer", "The preference scorer, on pairs of known order."),
     "assemble": ("assemble", "Put the trained parts together: one pipeline folder with its hashes."),

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.semantic.instruction import ImageVocabulary, build_chats
-from prefrestore.semantic.integrator import teacher_forced, write_tokens
+from prefrestore.semantic.integrator import TeacherForced, teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
@@ -84,15 +84,8 @@ class SemanticObjective(nn.Module):
         self.flow_loss = flow_loss
         self.flow_weight = flow_weight
 
-    def forward(
-        self,
-        lq: Tensor,
-        targets: Tensor,
-        captions: Sequence[str | None],
-        copy: Sequence[bool],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> losses."""
+    def read(self, lq: Tensor, targets: Tensor, captions: Sequence[str | None], copy: Sequence[bool]) -> TeacherForced:
+        """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> the language model on the clean tokens."""
         copied = torch.tensor(list(copy), device=lq.device)
         # The frozen tokenizer reads in float32, as it does in the pipeline: near ties fall the same way.
         with torch.autocast(lq.device.type, enabled=False):
@@ -101,7 +94,18 @@ class SemanticObjective(nn.Module):
             if not bool(copied.all()):
                 given[~copied] = self.image_tokenizer.encode(lq[~copied])
         chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
-        result = teacher_forced(self.language_model, chats, tokens, self.vocabulary)
+        return teacher_forced(self.language_model, chats, tokens, self.vocabulary)
+
+    def forward(
+        self,
+        lq: Tensor,
+        targets: Tensor,
+        captions: Sequence[str | None],
+        copy: Sequence[bool],
+        generator: torch.Generator,
+    ) -> dict[str, Tensor]:
+        """As `read` -> losses."""
+        result = self.read(lq, targets, captions, copy)
         losses = {"cross_entropy": result.loss, "accuracy": result.accuracy}
         total = result.loss
         if self.flow_loss is not None:

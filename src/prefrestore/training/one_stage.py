@@ -1,0 +1,280 @@
+"""Steps 1 and 2 in one: what the paper's two supervised steps are compared with.
+
+Pref-Restore (arXiv 2601.19506) trains the language model first and the denoiser after it. Here both start from random
+weights and are trained together, by the next-token cross-entropy plus all losses of the fidelity stage, whose gradient
+reaches the language model through its queries. The tokenizer, the autoencoder and the LQ encoder are finished before
+and the same as in the two stages, so that nothing but the order is compared.
+
+The queries are those under the true clean tokens, as in the paper's step 1: a token that the model writes itself passes
+no gradient on. So the denoiser learns from queries that know more than those that it is given later, which the two
+stages at compact scale avoid.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.training import fidelity, semantic
+from prefrestore.training.components import component_folder
+from prefrestore.training.discriminator import LatentDiscriminator
+from prefrestore.training.flow_objective import FlowObjective
+from prefrestore.training.images import grid, to_signed
+from prefrestore.training.loop import Trainer
+from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
+from prefrestore.training.processes import is_main_process, main_process_first, new_accelerator
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.texture.conditioning import LatentEncoder
+
+FINISHED = ("autoencoder", "lq_encoder", "image_tokenizer")
+"""The components that are trained before, in the two stages as in the one."""
+_WRITTEN = ("language_model", "transformer", "connectors")
+_TWO = fidelity.Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(semantic.Config):
+    """``prefrestore train one-stage``.
+
+    Args:
+        data: folders of aligned faces (or the layout of the project's data card).
+        output_dir: a working folder of its own; ``text_tokenizer/``, ``language_model/``, ``transformer/`` and
+            ``connectors/`` are written to it, and ``autoencoder/`` where its decoder is trained.
+        components: a working folder whose ``autoencoder/``, ``lq_encoder/`` and ``image_tokenizer/`` are copied to
+            ``output_dir`` where it lacks them.
+        preset: names the architecture.
+        degradation: a preset of `prefrestore.degrade`.
+        caption_share: share of captioned faces whose chat carries the caption.
+        copy_share: share of chats that are copy tasks, which show the clean image itself; the denoiser's LQ latents are
+            always those of the degraded one.
+        validation_faces: held-out faces that are decoded for every report.
+        cross_entropy_weight: weight of the language model's own loss beside the losses of the fidelity stage.
+        condition_dropout, query_dropout, start_share, minimum_time: as in the fidelity stage.
+        perceptual_weight, perceptual_share, identity_weight, identity_share: as in the fidelity stage.
+        decoder_weight, adversarial_weight, adversarial_warmup: as in the fidelity stage.
+        gradient_checkpointing: compute activations twice instead of keeping them.
+    """
+
+    components: Path | None = None
+    steps: int = _TWO.steps
+    batch_size: int = _TWO.batch_size
+    learning_rate: float = _TWO.learning_rate
+    validation_faces: int = 32
+    cross_entropy_weight: float = 1.0
+    condition_dropout: float = _TWO.condition_dropout
+    query_dropout: float = _TWO.query_dropout
+    start_share: float = _TWO.start_share
+    minimum_time: float = _TWO.minimum_time
+    perceptual_weight: float = _TWO.perceptual_weight
+    perceptual_share: float = _TWO.perceptual_share
+    identity_weight: float = _TWO.identity_weight
+    identity_share: float = _TWO.identity_share
+    decoder_weight: float = _TWO.decoder_weight
+    adversarial_weight: float = _TWO.adversarial_weight
+    adversarial_warmup: int = _TWO.adversarial_warmup
+
+
+class OneStageObjective(nn.Module):
+    """Cross-entropy of the clean tokens plus the flow's losses under the queries of the same pass."""
+
+    def __init__(
+        self,
+        semantics: semantic.SemanticObjective,
+        flow: FlowObjective,
+        lq_encoder: LatentEncoder,
+        autoencoder: ResidualAutoencoder,
+        *,
+        cross_entropy_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.semantics, self.flow = semantics, flow
+        self.lq_encoder, self.autoencoder = lq_encoder.requires_grad_(False), autoencoder
+        self.cross_entropy_weight = cross_entropy_weight
+
+    def forward(
+        self,
+        lq: Tensor,
+        targets: Tensor,
+        captions: Sequence[str | None],
+        copy: Sequence[bool],
+        generator: torch.Generator,
+        step: int = 0,
+    ) -> dict[str, Tensor]:
+        """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> losses."""
+        read = self.semantics.read(lq, targets, captions, copy)
+        with torch.no_grad():
+            lq_latents, clean_latents = (
+                encoder.encode(images).latent.float() * self.autoencoder.config.scaling_factor
+                for encoder, images in ((self.lq_encoder, lq), (self.autoencoder, targets))
+            )
+        losses = self.flow(lq_latents, clean_latents, read.queries, targets, generator, step)
+        total = losses["loss"] + self.cross_entropy_weight * read.loss
+        return {"cross_entropy": read.loss, "accuracy": read.accuracy} | losses | {"loss": total}
+
+
+def new_pipeline(config: Config, captions: Sequence[str]) -> PrefRestorePipeline:
+    """The finished components around a language model, connectors and a denoiser of random weights.
+
+    Raises:
+        WeightsError: a finished component is missing.
+        InvalidInputError: the tokenizer reads faces of another size than the denoiser restores.
+    """
+    from prefrestore.presets import load_preset
+    from prefrestore.presets.build import random_pipeline
+    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.texture.conditioning import LatentEncoder
+
+    pipeline = random_pipeline(load_preset(config.preset), seed=config.seed, captions=captions)
+    classes: tuple[Any, ...] = (ResidualAutoencoder, LatentEncoder, SemanticTokenizer)
+    for name, kind in zip(FINISHED, classes, strict=True):
+        component = kind.from_pretrained(component_folder(config.output_dir, name))
+        pipeline.register_modules(**{name: component.eval().requires_grad_(False)})
+    if (side := pipeline.image_tokenizer.config.image_size) != pipeline.face_size:
+        raise InvalidInputError(
+            f"one stage needs one size: tokens are read at {side} px, faces have {pipeline.face_size}"
+        )
+    # The denoiser starts by answering zero, as in the fidelity stage.
+    nn.init.zeros_(pipeline.transformer.proj_out.weight)
+    nn.init.zeros_(pipeline.transformer.proj_out.bias)
+    for name in _WRITTEN:
+        getattr(pipeline, name).requires_grad_(True).train()
+    if config.decoder_weight > 0:
+        for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
+            part.requires_grad_(True)
+    return pipeline
+
+
+def flow_objective(pipeline: PrefRestorePipeline, config: Config) -> FlowObjective:
+    """The losses of the fidelity stage with the weights of ``config``."""
+    perceptual: nn.Module | None = None
+    identity = judge = None
+    if config.perceptual_weight > 0:
+        from prefrestore.evaluation.lpips import LPIPS
+
+        perceptual = LPIPS("alex")
+    if config.identity_weight > 0:
+        from prefrestore.evaluation.sface import SFaceNetwork
+
+        identity = SFaceNetwork()
+    if config.adversarial_weight > 0:
+        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+        judge = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
+    return FlowObjective(
+        pipeline.transformer,
+        pipeline.connectors,
+        noise_scale=pipeline.config.noise_scale,
+        residual_std=pipeline.config.residual_std,
+        start_from_lq=pipeline.config.start == "lq_latent",
+        condition_dropout=config.condition_dropout,
+        query_dropout=config.query_dropout,
+        start_share=config.start_share,
+        minimum_time=config.minimum_time,
+        autoencoder=pipeline.autoencoder if perceptual or identity or config.decoder_weight > 0 else None,
+        perceptual=perceptual,
+        perceptual_weight=config.perceptual_weight,
+        perceptual_share=config.perceptual_share,
+        identity=identity,
+        identity_weight=config.identity_weight,
+        identity_share=config.identity_share,
+        decoder_weight=config.decoder_weight,
+        discriminator=judge,
+        adversarial_weight=config.adversarial_weight,
+        adversarial_warmup=config.adversarial_warmup,
+    )
+
+
+def take_over(config: Config) -> None:
+    """Copy the finished components that ``output_dir`` lacks from ``config.components``.
+
+    Raises:
+        InvalidInputError: ``output_dir`` holds parts that another stage trained, which this one would write over.
+        WeightsError: a component is in neither folder.
+    """
+    trained = [name for name in _WRITTEN if (config.output_dir / name).exists()]
+    if trained and not (config.output_dir / "runs" / "one_stage").is_dir():
+        raise InvalidInputError(
+            f"{config.output_dir / trained[0]} is of another stage and would be written over: "
+            f"give another --output-dir, and this one as --components"
+        )
+    with main_process_first():
+        for name in FINISHED:
+            if config.components is not None and not (config.output_dir / name).is_dir():
+                config.output_dir.mkdir(parents=True, exist_ok=True)
+                beside = config.output_dir / f"{name}.part"
+                shutil.rmtree(beside, ignore_errors=True)
+                shutil.copytree(component_folder(config.components, name), beside)
+                beside.replace(config.output_dir / name)
+
+
+def batch_of(faces: Faces, config: Config, step: int) -> dict[str, object]:
+    """The batch of one step, drawn as in step 1 of the two."""
+    return semantic.training_batch(faces, config, step) | {"step": step}
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the language model, the connectors and the denoiser together; write them under ``output_dir``."""
+    from prefrestore.presets import load_preset
+
+    take_over(config)
+    size = load_preset(config.preset).face_size
+    faces = load_training_faces(config.data, size)
+    pipeline = new_pipeline(config, faces.captions_to_learn_from())
+    if is_main_process():
+        pipeline.text_tokenizer.save_pretrained(config.output_dir / "text_tokenizer")
+    accelerator = new_accelerator()
+    pipeline.to(accelerator.device)
+    language_model, image_tokenizer = pipeline.language_model, pipeline.image_tokenizer
+    if config.gradient_checkpointing:
+        pipeline.transformer.enable_gradient_checkpointing()
+        language_model.gradient_checkpointing_enable({"use_reentrant": False})
+    semantics = semantic.SemanticObjective(
+        language_model, image_tokenizer, pipeline.text_tokenizer, answer_position=pipeline.config.answer_position
+    )
+    objective = OneStageObjective(
+        semantics,
+        flow_objective(pipeline, config),
+        pipeline.lq_encoder,
+        pipeline.autoencoder,
+        cross_entropy_weight=config.cross_entropy_weight,
+    )
+    validation = load_validation(config.data, size)
+    validation = validation.subset(range(0, len(validation), max(1, len(validation) // config.validation_faces)))
+    rng = np.random.default_rng(config.seed)
+    lq, clean = degraded_batch(np.asarray(validation.images), config.degradation, rng, mirror=False)
+    given, tokens = (semantic.encode_all(image_tokenizer, images) for images in (lq, clean))
+
+    def sample() -> Image.Image:
+        language_model.eval()
+        values, _ = semantic.measure(semantics, given, tokens, validation.captions)
+        log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        first = to_signed(lq[:8]).to(pipeline.device)
+        mean = pipeline.decode(pipeline.encode_texture(first))
+        latents = pipeline(list(lq[:8]), num_inference_steps=1, fidelity=0, output_type="latent").images
+        language_model.train()
+        return grid([first, mean * 2 - 1, pipeline.decode(latents) * 2 - 1, to_signed(clean[:8])])
+
+    loop = config.loop("one_stage")
+    trainer = Trainer(
+        objective, lambda step: batch_of(faces, config, step), loop, sample=sample, accelerator=accelerator
+    )
+    trainer.fit()
+
+    def write() -> None:
+        for name in (*_WRITTEN, *(("autoencoder",) if config.decoder_weight > 0 else ())):
+            getattr(pipeline, name).save_pretrained(config.output_dir / name)
+
+    trainer.export(write)
+    return trainer
