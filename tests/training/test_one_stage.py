@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.presets import load_preset_pipeline
 from prefrestore.training import assemble, one_stage
+from prefrestore.training.flow_objective import FlowObjective
 from prefrestore.training.loop import Trainer
-from prefrestore.training.one_stage import FINISHED, Config, OneStageObjective, flow_objective, new_pipeline, take_over
+from prefrestore.training.one_stage import FINISHED, Config, OneStageObjective, new_pipeline, take_over
 from prefrestore.training.pairs import load_training_faces
 from prefrestore.training.semantic import SemanticObjective
 
@@ -58,7 +59,7 @@ def objective_of(config: Config) -> OneStageObjective:
     )
     return OneStageObjective(
         semantics,
-        flow_objective(pipeline, config),
+        FlowObjective.of(pipeline, config, seed=config.seed),
         pipeline.lq_encoder,
         pipeline.autoencoder,
         cross_entropy_weight=config.cross_entropy_weight,

@@ -14,7 +14,7 @@ from prefrestore.presets import load_preset_pipeline
 from prefrestore.texture import conditioning
 from prefrestore.training import encoder, everything
 from prefrestore.training.discriminator import LatentDiscriminator
-from prefrestore.training.flow_objective import FlowObjective, random_view
+from prefrestore.training.flow_objective import FlowLosses, FlowObjective, random_view
 from prefrestore.training.loop import Trainer
 
 
@@ -100,7 +100,10 @@ def test_the_flow_loss_by_hand() -> None:
     pipeline = load_preset_pipeline("tiny")
     torch.nn.init.zeros_(pipeline.transformer.proj_out.weight)
     torch.nn.init.zeros_(pipeline.transformer.proj_out.bias)
-    objective = FlowObjective(pipeline.transformer, pipeline.connectors, noise_scale=0.0, start_from_lq=True)
+    objective = FlowObjective(
+        pipeline.transformer, pipeline.connectors, FlowLosses(minimum_time=1e-4), noise_scale=0.0, residual_std=None,
+        start_from_lq=True,
+    )  # fmt: skip
     lq, clean = torch.full((2, 4, 8, 8), 3.0), torch.full((2, 4, 8, 8), 1.0)
     queries = torch.zeros(2, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
     images = torch.zeros(2, 3, 64, 64)
@@ -123,8 +126,8 @@ def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = torch.randn(2, length, pipeline.language_model.config.hidden_size)
     for condition, query in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
         objective = FlowObjective(
-            pipeline.transformer, pipeline.connectors, noise_scale=0.4, start_from_lq=True,
-            condition_dropout=condition, query_dropout=query,
+            pipeline.transformer, pipeline.connectors, FlowLosses(condition_dropout=condition, query_dropout=query),
+            noise_scale=0.4, residual_std=None, start_from_lq=True,
         )  # fmt: skip
         objective(latents, latents, queries, images, generator=torch.Generator().manual_seed(0))
     assert not seen[0].any()
@@ -137,9 +140,8 @@ def test_a_face_that_is_its_target_has_no_identity_loss_and_trains_the_decoder()
     pipeline = load_preset_pipeline("tiny")
     pipeline.autoencoder.patch_decoder.requires_grad_(True)
     objective = FlowObjective(
-        pipeline.transformer, pipeline.connectors, noise_scale=0.3, start_from_lq=True,
-        autoencoder=pipeline.autoencoder, identity=SFaceNetwork(), identity_weight=0.5, identity_share=0.5,
-        decoder_weight=1.0,
+        pipeline.transformer, pipeline.connectors, FlowLosses(identity_share=0.5), noise_scale=0.3, residual_std=None,
+        start_from_lq=True, autoencoder=pipeline.autoencoder, identity=SFaceNetwork(),
     )  # fmt: skip
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     generator = torch.Generator().manual_seed(0)
@@ -167,8 +169,8 @@ def test_early_times_and_the_bound_of_late_ones_by_hand(monkeypatch: pytest.Monk
     lq, clean = torch.full((4, 4, 8, 8), 3.0), torch.full((4, 4, 8, 8), 1.0)
     queries = torch.zeros(4, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
     objective = FlowObjective(
-        pipeline.transformer, pipeline.connectors, noise_scale=0.0, start_from_lq=True,
-        start_share=0.5, minimum_time=0.9,
+        pipeline.transformer, pipeline.connectors, FlowLosses(start_share=0.5, minimum_time=0.9),
+        noise_scale=0.0, residual_std=None, start_from_lq=True,
     )  # fmt: skip
     losses = objective(lq, clean, queries, torch.zeros(4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
     t = torch.rand(4, generator=torch.Generator().manual_seed(0))
@@ -195,10 +197,10 @@ def test_the_judge_adds_a_gradient_of_the_length_that_was_asked_for() -> None:
 
     def bias_gradient(weight: float, step: int, judged: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         pipeline.transformer.zero_grad()
+        told = FlowLosses(start_share=1.0, minimum_time=1.0, adversarial_weight=weight, adversarial_warmup=10)
         objective = FlowObjective(
-            pipeline.transformer, pipeline.connectors, noise_scale=0.3, residual_std=0.5, start_from_lq=True,
-            start_share=1.0, minimum_time=1.0, discriminator=judge if judged else None, adversarial_weight=weight,
-            adversarial_warmup=10,
+            pipeline.transformer, pipeline.connectors, told, noise_scale=0.3, residual_std=0.5, start_from_lq=True,
+            discriminator=judge if judged else None,
         )  # fmt: skip
         losses = objective(
             lq, clean, queries, torch.zeros(2, 3, 64, 64), generator=torch.Generator().manual_seed(1), step=step

@@ -19,7 +19,7 @@ class LatentDiscriminator(nn.Module):
         widths: channels of each resolution, halved between them.
     """
 
-    def __init__(self, channels: int, widths: tuple[int, ...] = (64, 128, 192)) -> None:
+    def __init__(self, channels: int, widths: tuple[int, ...] = (48, 96, 128)) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(2 * channels, widths[0], 3, padding=1)]
         for place, width in enumerate(widths):

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from prefrestore.texture.conditioning import Connectors
 from prefrestore.training.components import component_folder
-from prefrestore.training.discriminator import LatentDiscriminator
-from prefrestore.training.flow_objective import FlowObjective
+from prefrestore.training.flow_objective import FlowLosses, FlowObjective
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
@@ -36,7 +35,7 @@ SAMPLE_STEPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(PairsConfig):
+class Config(PairsConfig, FlowLosses):
     """``prefrestore train fidelity``.
 
     Args:
@@ -69,17 +68,6 @@ class Config(PairsConfig):
     steps: int = 780
     batch_size: int = 16
     learning_rate: float = 5e-4
-    condition_dropout: float = 0.1
-    query_dropout: float = 0.1
-    start_share: float = 0.4
-    minimum_time: float = 0.25
-    perceptual_weight: float = 0.7
-    perceptual_share: float = 0.6
-    identity_weight: float = 0.5
-    identity_share: float = 0.4
-    decoder_weight: float = 1.0
-    adversarial_weight: float = 0.5
-    adversarial_warmup: int = 150
     compile: bool = False
     start_from: Path | None = None
 
@@ -133,7 +121,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     pairs = latent_pairs(pipeline, config, log)
     validation = load_validation(config.data, pipeline.face_size)
 
-    def make_batch(step: int) -> dict[str, Tensor]:
+    def make_batch(step: int) -> dict[str, Tensor | int]:
         rng = np.random.default_rng([config.seed, 1, step])
         # Not in the order of the cache: the first of a batch are those at t = 1.
         return pairs.batch(rng.integers(len(pairs), size=config.batch_size)) | {"step": step}
@@ -154,44 +142,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         ]
         return grid([to_signed(lq), mean, *restored, to_signed(targets)])
 
-    perceptual = identity = None
-    if config.perceptual_weight > 0:
-        from prefrestore.evaluation.lpips import LPIPS
-
-        perceptual = LPIPS("alex")
-    if config.identity_weight > 0:
-        from prefrestore.evaluation.sface import SFaceNetwork
-
-        identity = SFaceNetwork()
-    judge = None
-    if config.adversarial_weight > 0:
-        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-        judge = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
-    if config.decoder_weight > 0:
-        for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
-            part.requires_grad_(True)
-    objective = FlowObjective(
-        pipeline.transformer,
-        pipeline.connectors,
-        noise_scale=pipeline.config.noise_scale,
-        residual_std=pipeline.config.residual_std,
-        start_from_lq=pipeline.config.start == "lq_latent",
-        condition_dropout=config.condition_dropout,
-        query_dropout=config.query_dropout,
-        start_share=config.start_share,
-        minimum_time=config.minimum_time,
-        autoencoder=pipeline.autoencoder if perceptual or identity or config.decoder_weight > 0 else None,
-        perceptual=perceptual,
-        perceptual_weight=config.perceptual_weight,
-        perceptual_share=config.perceptual_share,
-        identity=identity,
-        identity_weight=config.identity_weight,
-        identity_share=config.identity_share,
-        decoder_weight=config.decoder_weight,
-        discriminator=judge,
-        adversarial_weight=config.adversarial_weight,
-        adversarial_warmup=config.adversarial_warmup,
-    )
+    objective = FlowObjective.of(pipeline, config, seed=config.seed)
     trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator)
     trainer.fit()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,52 +19,87 @@ if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
 
     from prefrestore.evaluation.sface import SFaceNetwork
+    from prefrestore.pipeline import PrefRestorePipeline
     from prefrestore.texture.autoencoder import ResidualAutoencoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowLosses:
+    """Fields of the stages that train the denoiser; `prefrestore.training.fidelity.Config` says what they mean."""
+
+    condition_dropout: float = 0.1
+    query_dropout: float = 0.1
+    start_share: float = 0.25
+    minimum_time: float = 0.25
+    perceptual_weight: float = 0.7
+    perceptual_share: float = 0.5
+    identity_weight: float = 0.5
+    identity_share: float = 0.25
+    decoder_weight: float = 1.0
+    adversarial_weight: float = 0.5
+    adversarial_warmup: int = 150
 
 
 class FlowObjective(nn.Module):
     """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the clean estimate.
 
     Those are a judge of latents and, decoded, LPIPS and the identity cosine; the decoder of ``autoencoder`` may be
-    trained with them. The weights and shares are those of `prefrestore.training.fidelity.Config`.
+    trained with them. A network that is not given leaves its loss out.
     """
 
     def __init__(
         self,
         transformer: SanaTransformer2DModel,
         connectors: Connectors,
+        losses: FlowLosses,
         *,
         noise_scale: float,
-        residual_std: float | None = None,
+        residual_std: float | None,
         start_from_lq: bool,
-        condition_dropout: float = 0.1,
-        query_dropout: float = 0.1,
-        start_share: float = 0.0,
-        minimum_time: float = 1e-4,
         autoencoder: ResidualAutoencoder | None = None,
         perceptual: nn.Module | None = None,
-        perceptual_weight: float = 0.0,
-        perceptual_share: float = 1.0,
         identity: SFaceNetwork | None = None,
-        identity_weight: float = 0.0,
-        identity_share: float = 1.0,
-        decoder_weight: float = 0.0,
         discriminator: LatentDiscriminator | None = None,
-        adversarial_weight: float = 0.0,
-        adversarial_warmup: int = 0,
     ) -> None:
         super().__init__()
-        self.transformer, self.connectors = transformer, connectors
+        self.transformer, self.connectors, self.config = transformer, connectors, losses
         self.noise_scale, self.residual_std, self.start_from_lq = noise_scale, residual_std, start_from_lq
-        self.condition_dropout, self.query_dropout = condition_dropout, query_dropout
-        self.start_share, self.minimum_time = start_share, minimum_time
-        self.perceptual_share = perceptual_share
-        self.autoencoder = autoencoder
-        self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
-        self.identity, self.identity_weight, self.identity_share = identity, identity_weight, identity_share
-        self.decoder_weight = decoder_weight
-        self.discriminator, self.adversarial_weight = discriminator, adversarial_weight
-        self.adversarial_warmup = adversarial_warmup
+        self.autoencoder, self.perceptual, self.identity = autoencoder, perceptual, identity
+        self.discriminator = discriminator
+
+    @classmethod
+    def of(cls, pipeline: PrefRestorePipeline, losses: FlowLosses, *, seed: int) -> FlowObjective:
+        """The objective of a pipeline, with the networks that the weights of ``losses`` ask for.
+
+        Raises:
+            WeightsError, MissingDependencyError: what a loss needs is not there.
+        """
+        networks: dict[str, Any] = {}
+        if losses.perceptual_weight > 0:
+            from prefrestore.evaluation.lpips import LPIPS
+
+            networks["perceptual"] = LPIPS("alex")
+        if losses.identity_weight > 0:
+            from prefrestore.evaluation.sface import SFaceNetwork
+
+            networks["identity"] = SFaceNetwork()
+        if losses.decoder_weight > 0:
+            for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
+                part.requires_grad_(True)
+        if networks or losses.decoder_weight > 0:
+            networks["autoencoder"] = pipeline.autoencoder
+        if losses.adversarial_weight > 0:
+            torch.manual_seed(seed)  # layers draw their first weights from the global generator
+            networks["discriminator"] = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
+        return cls(
+            pipeline.transformer,
+            pipeline.connectors,
+            losses,
+            noise_scale=pipeline.config.noise_scale,
+            residual_std=pipeline.config.residual_std,
+            start_from_lq=pipeline.config.start == "lq_latent",
+            **networks,
+        )
 
     def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents (B,C,h,w) -> images (B,3,H,W), about [-1,1]."""
@@ -80,13 +116,13 @@ class FlowObjective(nn.Module):
         step: int = 0,
     ) -> dict[str, Tensor]:
         """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
-        count, device = len(lq_latents), lq_latents.device
+        config, count, device = self.config, len(lq_latents), lq_latents.device
         t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4)
-        t[: math.ceil(count * self.start_share)] = 1.0
-        decoded = slice(0, math.ceil(count * self.perceptual_share) if self.autoencoder is not None else 0)
+        t[: math.ceil(count * config.start_share)] = 1.0
+        decoded = slice(0, math.ceil(count * config.perceptual_share) if self.autoencoder is not None else 0)
         noise = torch.randn(clean_latents.shape, generator=generator, device=device)
         drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
-        keep_condition, keep_queries = drawn[0] >= self.condition_dropout, drawn[1] >= self.query_dropout
+        keep_condition, keep_queries = drawn[0] >= config.condition_dropout, drawn[1] >= config.query_dropout
         start = lq_latents if self.start_from_lq else torch.zeros_like(lq_latents)
         x_1 = flow.source(start, noise, self.noise_scale)
         x_t = flow.interpolate(clean_latents, x_1, t)
@@ -94,7 +130,7 @@ class FlowObjective(nn.Module):
         told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
         velocity = conditional_velocity(self.transformer, told, start, residual_std=self.residual_std)(x_t, t)
         error = velocity - flow.velocity_target(clean_latents, x_1)
-        bounded = flow.expand_time((t / self.minimum_time).clamp(max=1), error)
+        bounded = flow.expand_time((t / config.minimum_time).clamp(max=1), error)
         losses = {"flow": (bounded * error).square().mean()}
         total = losses["flow"]
         estimate = flow.clean_estimate(x_t, velocity, t)
@@ -102,7 +138,7 @@ class FlowObjective(nn.Module):
             losses["judge"], direction = adversarial_losses(
                 self.discriminator, clean_latents, estimate, start, generator
             )
-            weight = self.adversarial_weight * min(1.0, step / max(1, self.adversarial_warmup))
+            weight = config.adversarial_weight * min(1.0, step / max(1, config.adversarial_warmup))
             # 2 |estimate - clean| is how long the squared error's gradient is, a sample; both are then means.
             length = 2 * (estimate - clean_latents).detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             pull = (weight * length * direction * estimate).sum() / estimate.numel()
@@ -112,14 +148,14 @@ class FlowObjective(nn.Module):
             if self.perceptual is not None:
                 views = random_view(images, targets[decoded], generator)
                 losses["lpips"] = self.perceptual(*views).mean()
-                total = total + self.perceptual_weight * losses["lpips"]
+                total = total + config.perceptual_weight * losses["lpips"]
             if self.identity is not None:
-                kept = min(len(images), math.ceil(count * self.identity_share))
+                kept = min(len(images), math.ceil(count * config.identity_share))
                 losses["identity"] = self._identity_loss(images[:kept], targets[:kept], generator)
-                total = total + self.identity_weight * losses["identity"]
-        if self.decoder_weight > 0:
+                total = total + config.identity_weight * losses["identity"]
+        if self.autoencoder is not None and config.decoder_weight > 0:
             losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
-            total = total + self.decoder_weight * losses["decoder"]
+            total = total + config.decoder_weight * losses["decoder"]
         return losses | {"loss": total}
 
     def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:

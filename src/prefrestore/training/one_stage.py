@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from prefrestore.errors import InvalidInputError
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.components import component_folder
-from prefrestore.training.discriminator import LatentDiscriminator
-from prefrestore.training.flow_objective import FlowObjective
+from prefrestore.training.flow_objective import FlowLosses, FlowObjective
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
@@ -45,7 +44,7 @@ _TWO = fidelity.Config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(semantic.Config):
+class Config(semantic.Config, FlowLosses):
     """``prefrestore train one-stage``.
 
     Args:
@@ -73,17 +72,6 @@ class Config(semantic.Config):
     learning_rate: float = _TWO.learning_rate
     validation_faces: int = 32
     cross_entropy_weight: float = 1.0
-    condition_dropout: float = _TWO.condition_dropout
-    query_dropout: float = _TWO.query_dropout
-    start_share: float = _TWO.start_share
-    minimum_time: float = _TWO.minimum_time
-    perceptual_weight: float = _TWO.perceptual_weight
-    perceptual_share: float = _TWO.perceptual_share
-    identity_weight: float = _TWO.identity_weight
-    identity_share: float = _TWO.identity_share
-    decoder_weight: float = _TWO.decoder_weight
-    adversarial_weight: float = _TWO.adversarial_weight
-    adversarial_warmup: int = _TWO.adversarial_warmup
 
 
 class OneStageObjective(nn.Module):
@@ -151,49 +139,7 @@ def new_pipeline(config: Config, captions: Sequence[str]) -> PrefRestorePipeline
     nn.init.zeros_(pipeline.transformer.proj_out.bias)
     for name in _WRITTEN:
         getattr(pipeline, name).requires_grad_(True).train()
-    if config.decoder_weight > 0:
-        for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
-            part.requires_grad_(True)
     return pipeline
-
-
-def flow_objective(pipeline: PrefRestorePipeline, config: Config) -> FlowObjective:
-    """The losses of the fidelity stage with the weights of ``config``."""
-    perceptual: nn.Module | None = None
-    identity = judge = None
-    if config.perceptual_weight > 0:
-        from prefrestore.evaluation.lpips import LPIPS
-
-        perceptual = LPIPS("alex")
-    if config.identity_weight > 0:
-        from prefrestore.evaluation.sface import SFaceNetwork
-
-        identity = SFaceNetwork()
-    if config.adversarial_weight > 0:
-        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-        judge = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
-    return FlowObjective(
-        pipeline.transformer,
-        pipeline.connectors,
-        noise_scale=pipeline.config.noise_scale,
-        residual_std=pipeline.config.residual_std,
-        start_from_lq=pipeline.config.start == "lq_latent",
-        condition_dropout=config.condition_dropout,
-        query_dropout=config.query_dropout,
-        start_share=config.start_share,
-        minimum_time=config.minimum_time,
-        autoencoder=pipeline.autoencoder if perceptual or identity or config.decoder_weight > 0 else None,
-        perceptual=perceptual,
-        perceptual_weight=config.perceptual_weight,
-        perceptual_share=config.perceptual_share,
-        identity=identity,
-        identity_weight=config.identity_weight,
-        identity_share=config.identity_share,
-        decoder_weight=config.decoder_weight,
-        discriminator=judge,
-        adversarial_weight=config.adversarial_weight,
-        adversarial_warmup=config.adversarial_warmup,
-    )
 
 
 def take_over(config: Config) -> None:
@@ -245,7 +191,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     )
     objective = OneStageObjective(
         semantics,
-        flow_objective(pipeline, config),
+        FlowObjective.of(pipeline, config, seed=config.seed),
         pipeline.lq_encoder,
         pipeline.autoencoder,
         cross_entropy_weight=config.cross_entropy_weight,
