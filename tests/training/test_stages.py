@@ -101,8 +101,8 @@ def test_the_flow_loss_by_hand() -> None:
     torch.nn.init.zeros_(pipeline.transformer.proj_out.weight)
     torch.nn.init.zeros_(pipeline.transformer.proj_out.bias)
     objective = FlowObjective(
-        pipeline.transformer, pipeline.connectors, FlowLosses(minimum_time=1e-4), noise_scale=0.0, residual_std=None,
-        start_from_lq=True,
+        pipeline.transformer, pipeline.connectors, FlowLosses(minimum_time=1e-4, rollout_share=0),
+        noise_scale=0.0, residual_std=None, start_from_lq=True,
     )  # fmt: skip
     lq, clean = torch.full((2, 4, 8, 8), 3.0), torch.full((2, 4, 8, 8), 1.0)
     queries = torch.zeros(2, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
@@ -126,7 +126,8 @@ def test_dropped_conditions_are_zero(monkeypatch: pytest.MonkeyPatch) -> None:
     queries = torch.randn(2, length, pipeline.language_model.config.hidden_size)
     for condition, query in ((1.0, 0.0), (0.0, 1.0), (0.0, 0.0)):
         objective = FlowObjective(
-            pipeline.transformer, pipeline.connectors, FlowLosses(condition_dropout=condition, query_dropout=query),
+            pipeline.transformer, pipeline.connectors,
+            FlowLosses(condition_dropout=condition, query_dropout=query, rollout_share=0),
             noise_scale=0.4, residual_std=None, start_from_lq=True,
         )  # fmt: skip
         objective(latents, latents, queries, images, generator=torch.Generator().manual_seed(0))
@@ -169,7 +170,7 @@ def test_early_times_and_the_bound_of_late_ones_by_hand(monkeypatch: pytest.Monk
     lq, clean = torch.full((4, 4, 8, 8), 3.0), torch.full((4, 4, 8, 8), 1.0)
     queries = torch.zeros(4, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
     objective = FlowObjective(
-        pipeline.transformer, pipeline.connectors, FlowLosses(start_share=0.5, minimum_time=0.9),
+        pipeline.transformer, pipeline.connectors, FlowLosses(start_share=0.5, minimum_time=0.9, rollout_share=0),
         noise_scale=0.0, residual_std=None, start_from_lq=True,
     )  # fmt: skip
     losses = objective(lq, clean, queries, torch.zeros(4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
@@ -197,7 +198,9 @@ def test_the_judge_adds_a_gradient_of_the_length_that_was_asked_for() -> None:
 
     def bias_gradient(weight: float, step: int, judged: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         pipeline.transformer.zero_grad()
-        told = FlowLosses(start_share=1.0, minimum_time=1.0, adversarial_weight=weight, adversarial_warmup=10)
+        told = FlowLosses(
+            start_share=1.0, rollout_share=0, minimum_time=1.0, adversarial_weight=weight, adversarial_warmup=10
+        )
         objective = FlowObjective(
             pipeline.transformer, pipeline.connectors, told, noise_scale=0.3, residual_std=0.5, start_from_lq=True,
             discriminator=judge if judged else None,
@@ -215,3 +218,26 @@ def test_the_judge_adds_a_gradient_of_the_length_that_was_asked_for() -> None:
     half, full = (bias_gradient(1, step)[1] - alone for step in (5, 10))
     assert torch.allclose(full, 2 * half, atol=1e-7) and full.norm() > 0.01 * alone.norm()
     assert all(p.grad is not None for p in judge.parameters())
+
+
+def test_part_of_a_batch_is_where_the_sampler_goes_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = load_preset_pipeline("tiny")
+    asked: list[tuple[Tensor, Tensor]] = []
+
+    def denoise(transformer: object, x_t: Tensor, t: Tensor, condition: Tensor, lq_latents: Tensor) -> Tensor:
+        asked.append((x_t, t))
+        return torch.full_like(x_t, 2.0)
+
+    monkeypatch.setattr(conditioning, "denoise", denoise)
+    lq, clean = torch.full((4, 4, 8, 8), 3.0), torch.full((4, 4, 8, 8), 1.0)
+    queries = torch.zeros(4, pipeline.image_tokenizer.num_tokens + 1, pipeline.language_model.config.hidden_size)
+    objective = FlowObjective(
+        pipeline.transformer, pipeline.connectors, FlowLosses(start_share=0.5, rollout_share=0.5, minimum_time=0.25),
+        noise_scale=0.0, residual_std=None, start_from_lq=True,
+    )  # fmt: skip
+    losses = objective(lq, clean, queries, torch.zeros(4, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+    (first, times), (points, at) = asked
+    assert (first == 3).all() and times.tolist() == [1, 1]  # the sampler's own first step, from the source
+    # A velocity of 2 for half the way leads from 3 to 2, where its estimate is 1: the clean latent. At t = 1 as well.
+    assert at.tolist() == [0.5, 0.5, 1, 1] and (points[:2] == 2).all() and (points[2:] == 3).all()
+    assert losses["flow"].item() == 0

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
 
 
-SAMPLE_STEPS = 4
+SAMPLE_STEPS = 2
 """Steps of the second of the two restorations that the grids show; the first has one."""
 
 
@@ -49,10 +49,13 @@ class Config(PairsConfig, FlowLosses):
         query_dropout: share of samples whose queries alone are zeroed, so that the model also works without them.
         start_share: share of each batch at t = 1, where every sampler begins and where the LQ latent says least. The
             others' times are uniform in (0,1], as the paper's are.
+        rollout_share: share of each batch whose point of the path is where a sampler of ``rollout_steps`` steps comes
+            to by itself; such a sampler is then trained as it is used.
+        rollout_steps: see there; 1 takes no such samples.
         minimum_time: the flow loss of times below it is that of the clean latent over this time; the velocity's own
             grows without bound where t goes to 0.
         perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image.
-        perceptual_share: share of each batch that is decoded for it, those at t = 1 first.
+        perceptual_share: share of each batch that is decoded for it, those of the sampler first, then those at t = 1.
         identity_weight: weight of one minus the SFace cosine between the decoded estimate and the clean image.
         identity_share: share of each batch that it is computed for, among those that are decoded.
         decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the

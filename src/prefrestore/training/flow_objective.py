@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.texture import flow
+from prefrestore.texture import flow, sampler
 from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
 
@@ -30,9 +30,11 @@ class FlowLosses:
     condition_dropout: float = 0.1
     query_dropout: float = 0.1
     start_share: float = 0.25
+    rollout_share: float = 0.5
+    rollout_steps: int = 2
     minimum_time: float = 0.25
     perceptual_weight: float = 0.7
-    perceptual_share: float = 0.5
+    perceptual_share: float = 0.6
     identity_weight: float = 0.5
     identity_share: float = 0.25
     decoder_weight: float = 1.0
@@ -117,8 +119,9 @@ class FlowObjective(nn.Module):
     ) -> dict[str, Tensor]:
         """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
         config, count, device = self.config, len(lq_latents), lq_latents.device
+        rolled = slice(0, math.floor(count * config.rollout_share) if config.rollout_steps > 1 else 0)
         t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4)
-        t[: math.ceil(count * config.start_share)] = 1.0
+        t[rolled.stop : rolled.stop + math.ceil(count * config.start_share)] = 1.0
         decoded = slice(0, math.ceil(count * config.perceptual_share) if self.autoencoder is not None else 0)
         noise = torch.randn(clean_latents.shape, generator=generator, device=device)
         drawn = torch.rand(2, count, 1, 1, generator=generator, device=device)
@@ -128,12 +131,16 @@ class FlowObjective(nn.Module):
         x_t = flow.interpolate(clean_latents, x_1, t)
         condition = self.connectors(queries * keep_queries, embed_latents(self.transformer, lq_latents))
         told = Conditions(lq_latents=lq_latents, condition=condition * keep_condition)
+        if rolled.stop:
+            x_t[rolled], t[rolled] = self._rollout(told.select(rolled), start[rolled], x_1[rolled], generator)
         velocity = conditional_velocity(self.transformer, told, start, residual_std=self.residual_std)(x_t, t)
-        error = velocity - flow.velocity_target(clean_latents, x_1)
-        bounded = flow.expand_time((t / config.minimum_time).clamp(max=1), error)
-        losses = {"flow": (bounded * error).square().mean()}
-        total = losses["flow"]
         estimate = flow.clean_estimate(x_t, velocity, t)
+        # The velocity's error is the clean latent's over t. Where the sampler went, x_t knows no more of the clean
+        # latent than the source did, so its error counts as there.
+        over = t.clamp_min(config.minimum_time)
+        over[rolled] = 1.0
+        losses = {"flow": ((estimate - clean_latents) / flow.expand_time(over, estimate)).square().mean()}
+        total = losses["flow"]
         if self.discriminator is not None:
             losses["judge"], direction = adversarial_losses(
                 self.discriminator, clean_latents, estimate, start, generator
@@ -157,6 +164,24 @@ class FlowObjective(nn.Module):
             losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
             total = total + config.decoder_weight * losses["decoder"]
         return losses | {"loss": total}
+
+    @torch.no_grad()
+    def _rollout(
+        self, told: Conditions, start: Tensor, x_1: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, float]:
+        """Where a sampler of ``rollout_steps`` steps is after some of them, and the time there.
+
+        In training the points of the path come from the clean latent, in use from the sampler's own earlier answers: so
+        its later steps are trained where they will be asked (as DMD2 does, arXiv 2405.14867, section 4.5).
+        """
+        steps = self.config.rollout_steps
+        walked = int(torch.randint(1, steps, (), generator=generator, device=generator.device))
+        times = sampler.flow_times(steps)[: walked + 1]
+        velocity = conditional_velocity(self.transformer, told, start, residual_std=self.residual_std)
+        with torch.compiler.set_stance("force_eager"):
+            x = sampler.euler(velocity, x_1, times)
+        torch.clear_autocast_cache()  # weights that were cast without a gradient are not to be used again
+        return x, times[-1]
 
     def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""

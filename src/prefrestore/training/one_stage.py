@@ -61,6 +61,7 @@ class Config(semantic.Config, FlowLosses):
         validation_faces: held-out faces that are decoded for every report.
         cross_entropy_weight: weight of the language model's own loss beside the losses of the fidelity stage.
         condition_dropout, query_dropout, start_share, minimum_time: as in the fidelity stage.
+        rollout_share, rollout_steps: as in the fidelity stage.
         perceptual_weight, perceptual_share, identity_weight, identity_share: as in the fidelity stage.
         decoder_weight, adversarial_weight, adversarial_warmup: as in the fidelity stage.
         gradient_checkpointing: compute activations twice instead of keeping them.
