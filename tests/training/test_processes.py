@@ -7,13 +7,14 @@ import subprocess
 import sys
 from importlib.resources import files
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import is_deepspeed_available
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -21,9 +22,11 @@ from prefrestore.errors import InvalidInputError
 from prefrestore.presets import load_preset_pipeline
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.loop import step_generator
+from prefrestore.training.zero import check_zero
 
 CONFIGS = Path(str(files("prefrestore"))) / "presets" / "accelerate"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="the extra deepspeed is not installed")
 SCRIPT = Path(__file__).with_name("toy_run.py")
 
 
@@ -111,11 +114,54 @@ def test_gradient_checkpointing_runs_blocks_twice_and_changes_nothing() -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
-@pytest.mark.parametrize("name", ["multi_gpu", "fsdp", "fsdp_gathered", "cpu_gloo"])
-def test_the_configurations_are_in_the_package_and_accelerate_reads_them(name: str) -> None:
-    config = load_config_from_file(str(CONFIGS / f"{name}.yaml"))
-    assert config.distributed_type.value == ("FSDP" if "fsdp" in name else "MULTI_GPU")
-    assert config.use_cpu == (name == "cpu_gloo")
+@pytest.mark.parametrize("stage", [1, 2])
+@needs_deepspeed
+def test_zero_accumulates_clips_and_exchanges_checkpoints_with_one_process(
+    toy: ModuleType, tmp_path: Path, stage: int
+) -> None:
+    config = (CONFIGS / "deepspeed_zero2.yaml").read_text()
+    (tmp_path / "config.yaml").write_text(config.replace("zero_stage: 2", f"zero_stage: {stage}"))
+    one = toy.toy_trainer(tmp_path / "one", 4).fit()
+    toy.toy_trainer(tmp_path / "two" / "moved", 4, stop_at=toy.CUT).fit()
+    launch(str(tmp_path / "config.yaml"), str(SCRIPT), str(tmp_path / "two"), "4")
+    told = json.loads((tmp_path / "two" / "history_0.json").read_text())
+    assert max(column(one, "gradient_norm")) > 0.5  # above what the toy clips at
+    for key in ("loss", "worst", "gradient_norm"):
+        assert column(told, key) == pytest.approx(column(one, key), rel=1e-5), key
+    assert column(toy.toy_trainer(tmp_path / "two" / "cut").fit()) == pytest.approx(column(one)[toy.CUT :], rel=1e-5)
+    ours = load_file(tmp_path / "one" / "state.safetensors")
+    for name in ("whole", "moved", "cut"):
+        theirs = load_file(tmp_path / "two" / name / "state.safetensors")
+        assert ours.keys() <= theirs.keys()
+        for key, value in theirs.items():
+            if key in ours:
+                torch.testing.assert_close(value, ours[key], rtol=1e-4, atol=1e-6)
+            else:  # what never has a gradient has moments too
+                assert "unused" in key and ("step" in key or not value.any())
+
+
+def test_deepspeed_is_refused_what_checkpoints_cannot_keep() -> None:
+    known = {"zero_stage": 2, "offload_optimizer_device": "none", "deepspeed_config": {"bf16": {"enabled": False}}}
+
+    def check(**changes: object) -> None:
+        state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(**known | changes))
+        check_zero(SimpleNamespace(state=state))  # type: ignore[arg-type]
+
+    check()
+    with pytest.raises(InvalidInputError, match="accelerate/fsdp.yaml"):
+        check(zero_stage=3)
+    halved = {"bf16": {"enabled": True}}
+    for changes in ({"zero_stage": 0}, {"offload_optimizer_device": "cpu"}, {"deepspeed_config": halved}):
+        with pytest.raises(InvalidInputError, match="deepspeed_zero2.yaml"):
+            check(**changes)
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.iterdir()), ids=lambda file: file.stem)
+def test_the_configurations_are_in_the_package_and_accelerate_reads_them(file: Path) -> None:
+    config = load_config_from_file(str(file))
+    kinds = {"fsdp": "FSDP", "deepspeed": "DEEPSPEED"}
+    assert config.distributed_type.value == kinds.get(file.stem.partition("_")[0], "MULTI_GPU")
+    assert config.use_cpu == (file.stem == "cpu_gloo")
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +209,15 @@ def logged(folder: Path) -> list[dict[str, float]]:
     return [json.loads(row) for row in (folder / "runs/fidelity/log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("config", ["fsdp.yaml", "fsdp_gathered.yaml"])
-def test_fsdp_trains_in_two_processes_and_its_checkpoint_goes_on_in_one(
+@pytest.mark.parametrize(
+    "config",
+    [
+        "fsdp.yaml",
+        "fsdp_gathered.yaml",
+        pytest.param("deepspeed_zero2.yaml", marks=needs_deepspeed),
+    ],
+)
+def test_sharding_trains_in_two_processes_and_its_checkpoint_goes_on_in_one(
     work: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str
 ) -> None:
     """Three steps of the fidelity stage by its own command, the parameters cut in two; then two more in one piece.
@@ -181,7 +234,7 @@ def test_fsdp_trains_in_two_processes_and_its_checkpoint_goes_on_in_one(
     launch(config, *command, "--steps", "3", "--sample-every", "1", "--gradient-checkpointing", *options)
     assert (two / "runs/fidelity/samples/step_000003.png").is_file()
     with safe_open(two / "runs/fidelity/state.safetensors", "pt") as file:
-        assert file.metadata()["written_by"] == "FSDP, 2 processes"
+        assert file.metadata()["written_by"] == f"{'FSDP' if 'fsdp' in config else 'DEEPSPEED'}, 2 processes"
 
     def alone(folder: Path, **changes: object) -> None:
         stage = fidelity.Config(data=(data,), output_dir=folder, **settings, **changes)  # type: ignore[arg-type]

@@ -1,4 +1,7 @@
-"""A run of a noisy regression, for one process or for several: ``python toy_run.py FOLDER``, or launched so."""
+"""A run of a noisy regression, for one process or for several: ``python toy_run.py FOLDER``, or launched so.
+
+A checkpoint that lies in FOLDER/moved is gone on from; a second argument is the number of micro-batches in a new run.
+"""
 
 import json
 import sys
@@ -51,8 +54,11 @@ def toy_trainer(folder: Path, micro_batches: int | None = None, stop_at: int = S
 if __name__ == "__main__":
     torch.set_num_threads(1)
     root = Path(sys.argv[1])
-    toy_trainer(root / "cut", stop_at=CUT).fit()
-    whole = toy_trainer(root / "whole")
+    micro_batches = int(sys.argv[2]) if sys.argv[2:] else None
+    toy_trainer(root / "cut", micro_batches, stop_at=CUT).fit()
+    whole = toy_trainer(root / "whole", micro_batches)
     history = whole.fit()
     (root / f"history_{whole.accelerator.process_index}.json").write_text(json.dumps(history))
+    if (root / "moved").is_dir():
+        toy_trainer(root / "moved").fit()
     leave()

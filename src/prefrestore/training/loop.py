@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -71,19 +71,6 @@ class LoopConfig:
     max_minutes: float | None = None
     resume: bool = True
     tracker: str = "none"
-
-
-class _MicroBatches(torch.utils.data.Dataset):
-    """The micro-batches at ``numbers``, made when asked for: worker processes may fetch ahead without changing them."""
-
-    def __init__(self, make_batch: Callable[[int], Batch], numbers: Sequence[int]) -> None:
-        self.make_batch, self.numbers = make_batch, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.make_batch(self.numbers[index])
 
 
 def step_generator(seed: int, step: int, part: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
@@ -147,8 +134,9 @@ class Trainer:
             weight_decay=config.weight_decay,
         )
         names = {id(p): name for name, p in objective.named_parameters()}
-        processes.wrap_repeated_blocks(objective)
-        self.objective, self.optimizer = self.accelerator.prepare(objective, optimizer)
+        clip, low = config.gradient_clip, config.mixed_precision == "bf16"
+        prepared = processes.prepare(self.accelerator, objective, optimizer, clip=clip, low=low)
+        self.objective, self.optimizer, self.moments = prepared
         # Sharding puts other parameters in place of the ones that it was given.
         now, extra = dict(objective.named_parameters()), self.extra_tensors
         self.trained = {name: now[name] for name in self.trained}
@@ -167,12 +155,17 @@ class Trainer:
 
     def save(self) -> None:
         """Write the checkpoint: whole tensors, whatever they are cut into here. Every process must call."""
-        held = {f"extra.{name}": value for name, value in self.extra_tensors.items()}
-        for name, parameter in self.trained.items():
-            held |= {f"model.{name}": parameter, f"average.{name}": self.average[name]}
-            held |= {f"optimizer.{key}.{name}": v for key, v in self.optimizer.state.get(parameter, {}).items()}
         about = {"step": str(self.step), "notes": json.dumps(self.notes), "micro_batches": str(self.micro_batches)}
-        processes.save_whole(self.accelerator, held, self.state_file, about)
+        processes.save_whole(self.accelerator, self._held(), self.state_file, about)
+
+    def _held(self) -> Iterator[tuple[str, Tensor]]:
+        for name, value in self.extra_tensors.items():
+            yield f"extra.{name}", value
+        for name, parameter in self.trained.items():
+            yield f"model.{name}", parameter
+            yield f"average.{name}", self.average[name]
+            for key, value in self.moments.get(parameter).items():
+                yield f"optimizer.{key}.{name}", value
 
     def load(self) -> None:
         """Read the checkpoint; WeightsError when it is of another model."""
@@ -196,10 +189,8 @@ class Trainer:
                     self.average[name].copy_(cut(file.get_tensor(f"average.{name}"), parameter))
                     moments = {key: f"optimizer.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq")}
                     if moments["exp_avg"] in keys:
-                        self.optimizer.state[parameter] = {
-                            key: file.get_tensor(stored) if key == "step" else cut(file.get_tensor(stored), parameter)
-                            for key, stored in moments.items()
-                        }
+                        self.moments.put(parameter, {key: file.get_tensor(at) for key, at in moments.items()})
+            self.moments.parameters_were_read()
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
@@ -230,13 +221,14 @@ class Trainer:
             part = accelerator.process_index + place * accelerator.num_processes
             generator = step_generator(config.seed, self.step, part, accelerator.device)
             moved = {k: v.to(accelerator.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-            last = place + 1 == len(batches)
+            accelerator.sync_gradients = last = place + 1 == len(batches)
             # Gradients are added up here, and over the processes with the last ones only.
             with nullcontext() if last else accelerator.no_sync(self.objective):
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=low):
                     losses = self.objective(**moved, generator=generator)
                 accelerator.backward(losses["loss"] / len(batches))
             told.append({key: float(value.detach()) for key, value in losses.items()})
+        # DeepSpeed has clipped and stepped by now, and tells the norm; what follows changes nothing then.
         norm = processes.whole(accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -254,7 +246,7 @@ class Trainer:
         config, started, history = self.config, time.monotonic(), []
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = range(self.step * self.micro_batches + rank, config.steps * self.micro_batches, world)
-        dataset = _MicroBatches(self.make_batch, mine)
+        dataset = processes.MicroBatches(self.make_batch, mine)
         batches = iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=config.num_workers))
         log_file = Path(config.output_dir) / "log.jsonl"
         log_file.parent.mkdir(parents=True, exist_ok=True)

@@ -191,8 +191,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     loop = config.loop("preference", ema_decay=0.9, weight_decay=1e-4, warmup_steps=0, tracker=config.tracker)
     accelerator = new_accelerator(loop.tracker, loop.output_dir)
-    if accelerator.distributed_type == DistributedType.FSDP:
-        # Sampling switches adapters, and FSDP2 keeps which parameters learn as it was at the first gathering.
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        # Sampling switches adapters, and both keep which parameters learn as it was at first.
         raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline.to(accelerator.device)
     if guard is not None:

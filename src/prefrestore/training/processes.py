@@ -7,7 +7,7 @@ this and goes through it unchanged.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -26,9 +26,12 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which fills caches alone."""
 
 
-def _on_cpu() -> bool:
-    """Whether the launched processes must be told that there is no accelerator: Accelerate would leave each alone."""
-    return "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
+def _meeting() -> dict[str, Any]:
+    """What launched processes must be told where there is no accelerator: Accelerate would leave each alone."""
+    if "LOCAL_RANK" not in os.environ or torch.accelerator.is_available():
+        return {}
+    # Accelerate leaves DeepSpeed out on a CPU that it is told of; the backend alone is enough there.
+    return {"backend": "gloo"} if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true" else {"cpu": True}
 
 
 def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accelerator:
@@ -39,8 +42,10 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
         MissingDependencyError: the tracker's package is absent.
     """
     # Some losses leave parameters out: an adapter that no sample of a batch reached, codes without a face.
-    handlers = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(find_unused_parameters=True)]
-    settings: dict[str, Any] = {"cpu": _on_cpu(), "kwargs_handlers": handlers}
+    meeting = _meeting()
+    group = InitProcessGroupKwargs(backend=meeting.get("backend"), timeout=PATIENCE)
+    handlers = [group, DistributedDataParallelKwargs(find_unused_parameters=True)]
+    settings: dict[str, Any] = {"cpu": "cpu" in meeting, "kwargs_handlers": handlers}
     if tracker != "none":
         from accelerate.tracking import LOGGER_TYPE_TO_CLASS, get_available_trackers
 
@@ -58,7 +63,9 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
         raise InvalidInputError("sharding is FSDP2 here: set fsdp_version to 2, as presets/accelerate/fsdp.yaml does")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        raise InvalidInputError("DeepSpeed keeps checkpoints of its own: shard with presets/accelerate/fsdp.yaml")
+        from prefrestore.training.zero import check_zero
+
+        check_zero(accelerator)
     if tracker != "none":
         accelerator.init_trackers("tracker")
     return accelerator
@@ -67,7 +74,7 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """The main process goes through the block alone, then the others: for caches that one writes and all read."""
-    with PartialState(cpu=_on_cpu(), timeout=PATIENCE).main_process_first():
+    with PartialState(**_meeting(), timeout=PATIENCE).main_process_first():
         yield
 
 
@@ -86,6 +93,19 @@ def leave() -> None:
     """Part from the other processes at the end of the program."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+
+
+class MicroBatches(torch.utils.data.Dataset):
+    """The micro-batches at ``numbers``, made when asked for: worker processes may fetch ahead without changing them."""
+
+    def __init__(self, make_batch: Callable[[int], Mapping[str, Any]], numbers: Sequence[int]) -> None:
+        self.make_batch, self.numbers = make_batch, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.make_batch(self.numbers[index])
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
@@ -135,14 +155,55 @@ def cut_like(value: Tensor, like: Tensor) -> Tensor:
     return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
-def save_whole(accelerator: Accelerator, tensors: Mapping[str, Tensor], file: Path, about: dict[str, str]) -> None:
+class Moments:
+    """The optimiser's moments by parameter. `prefrestore.training.zero` has the same for DeepSpeed.
+
+    Args:
+        optimizer: what Accelerate made of the optimiser.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def get(self, parameter: Tensor) -> dict[str, Tensor]:
+        """The tensors, cut like the parameter or whole; none before its first step. Every process must call."""
+        return dict(self.optimizer.state.get(parameter, {}))
+
+    def put(self, parameter: Tensor, moments: Mapping[str, Tensor]) -> None:
+        """Go on from whole tensors. Every process must call."""
+        cut = {key: value if key == "step" else cut_like(value, parameter) for key, value in moments.items()}
+        self.optimizer.state[parameter] = cut
+
+    def parameters_were_read(self) -> None:
+        """To be called when a checkpoint's parameters are in place."""
+
+
+def prepare(
+    accelerator: Accelerator, objective: nn.Module, optimizer: torch.optim.Optimizer, *, clip: float, low: bool
+) -> tuple[nn.Module, torch.optim.Optimizer, Moments]:
+    """Accelerate's module and optimiser, and the latter's moments.
+
+    ``clip`` (the largest norm of a gradient) and ``low`` (bf16 by autocast) are for DeepSpeed, which does both itself.
+    """
+    wrap_repeated_blocks(objective)
+    if accelerator.distributed_type == DistributedType.DEEPSPEED:
+        from prefrestore.training.zero import prepare_zero
+
+        return prepare_zero(accelerator, objective, optimizer, clip=clip, low=low)
+    module, optimizer = accelerator.prepare(objective, optimizer)
+    return module, optimizer, Moments(optimizer)
+
+
+def save_whole(
+    accelerator: Accelerator, tensors: Iterable[tuple[str, Tensor]], file: Path, about: dict[str, str]
+) -> None:
     """Write whole tensors, whatever they are cut into here, from the main process; every process must call.
 
     One file, written beside and renamed: a kill at any moment leaves the previous one whole.
     """
     about = about | {"written_by": f"{accelerator.distributed_type.value}, {accelerator.num_processes} processes"}
     kept: dict[str, Tensor] = {}
-    for key, value in tensors.items():
+    for key, value in tensors:
         gathered = whole(value.detach())
         if accelerator.is_main_process:
             kept[key] = gathered.cpu().contiguous()
