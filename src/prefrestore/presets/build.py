@@ -118,7 +118,7 @@ def load_preset_pipeline(
     hashes = {key: value for key, value in hashes.items() if not key.startswith(f"{ADAPTER}/")}
     if other is not None:
         load_adapter(pipeline.transformer, other)
-        pipeline.transformer.to(dtype)
+        torch.nn.Module.to(pipeline.transformer, dtype)  # diffusers' own tells users of an empty list
         hashes |= {f"{ADAPTER}/{key}": value for key, value in folder_hashes(other).items()}
     pipeline.weight_hashes = {key: value for key, value in hashes.items() if key.endswith(".safetensors")}
     return pipeline
