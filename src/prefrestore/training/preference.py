@@ -85,7 +85,7 @@ class Config(PairsConfig):
     batch_size: int = 4
     group_size: int = 8
     learning_rate: float = 3e-4
-    sample_steps: int = 1
+    sample_steps: int = 2
     solver: str = "dpm"
     gradient_steps: int = 1
     time_exponent: float = 1.0
