@@ -113,9 +113,10 @@ class Stage:
 class MemoryPlan:
     """What it takes to restore ``batch`` faces at a time.
 
-    stages: tokenize, write, connect, denoise. autoencoding: encode and decode, by how the faces go through the
-    autoencoder; one of `AUTOENCODING`, the first always, the others where it is diffusers' own. carried: bytes of what
-    goes from stage to stage: faces, queries, condition, latents.
+    stages: tokenize, write, estimate (where an LQ encoder stands behind the autoencoder's), connect, denoise.
+    autoencoding: encode and decode, by how the faces go through the autoencoder; one of `AUTOENCODING`, the first
+    always, the others where it is diffusers' own. carried: bytes of what goes from stage to stage: faces, queries,
+    condition, latents.
     """
 
     batch: int
@@ -155,8 +156,12 @@ def make_plan(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bflo
     with torch.no_grad(), Counter() as tokenizing:
         # The compact codebook uses torch.autocast, which knows no meta device: its few codes are left out.
         tokenizer.encode(look) if isinstance(tokenizer, TATok) else tokenizer.features(look)
-    encoder = "lq_encoder" if "lq_encoder" in parts else "autoencoder"
-    latent, *autoencoding = _autoencoding(encoder, parts[encoder], autoencoder, faces)
+    latent, *autoencoding = _autoencoding(autoencoder, faces)
+    estimating = []
+    if "lq_encoder" in parts:
+        with torch.no_grad(), Counter() as correcting:
+            parts["lq_encoder"].encode(latent)
+        estimating.append(Stage(name="estimate", works="lq_encoder", activations=correcting.peak))
     queries = empty(tokens + 1, parts["language_model"].config.hidden_size)
     copies = transformer.config.in_channels // latent.shape[1]
     with torch.no_grad(), Counter() as connecting:
@@ -172,6 +177,7 @@ def make_plan(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bflo
         stages=(
             Stage(name="tokenize", works="image_tokenizer", activations=tokenizing.peak),
             _writing(parts["language_model"], batch, tokens, tokenizer.config.codebook_size),
+            *estimating,
             Stage(name="connect", works="connectors", activations=connecting.peak),
             Stage(name="denoise", works="transformer", activations=denoising.peak),
         ),
@@ -180,20 +186,20 @@ def make_plan(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bflo
     )
 
 
-def _autoencoding(name: str, encoder: Any, autoencoder: Any, faces: Tensor) -> list[Any]:
+def _autoencoding(autoencoder: Any, faces: Tensor) -> list[Any]:
     """The latents, and (encode, decode) for each of `AUTOENCODING` that the autoencoder can."""
 
     def stages(encoding: int, decoding: int) -> tuple[Stage, Stage]:
         # Pictures are clamped in float32: two of each at a time, at the end.
         decoding += 2 * 4 * faces.numel()
         return (
-            Stage(name="encode", works=name, activations=encoding),
+            Stage(name="encode", works="autoencoder", activations=encoding),
             Stage(name="decode", works="autoencoder", activations=decoding),
         )
 
     def count(pictures: Tensor) -> tuple[Tensor, int, int]:
         with torch.no_grad(), Counter() as encoding:
-            latent = encoder.encode(pictures).latent
+            latent = autoencoder.encode(pictures).latent
         with torch.no_grad(), Counter() as decoding:
             autoencoder.decode(latent)
         return latent, encoding.peak, decoding.peak

@@ -26,10 +26,10 @@ from prefrestore.texture.autoencoder import ResidualAutoencoder
 from prefrestore.texture.conditioning import (
     Conditions,
     Connectors,
-    LatentEncoder,
     conditional_velocity,
     embed_latents,
 )
+from prefrestore.texture.lq_encoder import LatentEncoder, lq_latents
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         language_model: causal LM that writes the clean image's tokens.
         connectors: LM states and LQ tokens -> the denoiser's condition.
         autoencoder: latents -> image (and, in training, image -> target latents).
-        lq_encoder: LQ image -> estimate of the clean latent; None where it is the autoencoder's own encoder.
+        lq_encoder: what makes the LQ latents an estimate of the clean ones, see `prefrestore.texture.lq_encoder`.
         transformer: the denoiser.
         face_size: side of the faces, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation, see `prefrestore.presets.FlowConfig`.
@@ -147,10 +147,7 @@ class PrefRestorePipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_texture(self, images: Tensor) -> Tensor:
         """LQ faces (B,3,H,W) in [-1,1] -> scaled LQ latents (B,C,h,w), float32: the posterior mean's estimate."""
-        encoder = self.autoencoder if self.lq_encoder is None else self.lq_encoder
-        with at_work(encoder):
-            latents = encoder.encode(images.to(encoder.dtype)).latent
-        return latents.float() * self.autoencoder.config.scaling_factor
+        return lq_latents(self.autoencoder, self.lq_encoder, images)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

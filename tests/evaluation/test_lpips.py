@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.evaluation.cache import FETCH_COMMAND
-from prefrestore.evaluation.lpips import LPIPS
+from prefrestore.evaluation.lpips import LPIPS, random_view
 
 
 def images(seed: int, size: int = 64) -> torch.Tensor:
@@ -114,3 +114,11 @@ def test_too_small(alex: LPIPS) -> None:
 def test_unknown_network() -> None:
     with pytest.raises(InvalidInputError, match="alex"):
         LPIPS("squeeze")  # type: ignore[arg-type]
+
+
+def test_both_pictures_are_seen_in_the_same_view() -> None:
+    picture = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(0))
+    views = [random_view(picture, 2 * picture, torch.Generator().manual_seed(seed)) for seed in range(8)]
+    assert all(torch.equal(2 * one, other) and one.shape == (1, 3, 16, 12) for one, other in views)
+    assert len({one.sum().item() for one, _ in views}) > 4
+    assert torch.equal(views[0][0], random_view(picture, picture, torch.Generator().manual_seed(0))[0])

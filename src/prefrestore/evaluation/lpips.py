@@ -6,6 +6,7 @@ and the learned heads are measuring weights, fetched once into a cache by `pytho
 prefrestore.evaluation.fetch`.
 """
 
+import itertools
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -143,3 +144,22 @@ class LPIPS(nn.Module):
         for head, a, b in zip(self.heads, first, second, strict=True):
             total = total + ((a - b).square() * head.view(1, -1, 1, 1)).sum(1).mean((1, 2))
         return total
+
+
+def random_view(images: Tensor, targets: Tensor, generator: torch.Generator, shift: int = 8) -> tuple[Tensor, Tensor]:
+    """The same random crop, mirroring and order of colours of both (B,3,H,W) -> (B,3,H-shift,W-shift) each.
+
+    A perceptual network sees little of some patterns: AlexNet strides over every fourth pixel, and has colours that it
+    likes. What escapes it in one view is seen in others (E-LPIPS, arXiv 1906.03973).
+    """
+    top, left, mirrored, rotated = (
+        int(torch.randint(high, (), generator=generator, device=generator.device)) for high in (shift, shift, 2, 6)
+    )
+    height, width = (side - shift for side in images.shape[-2:])
+    order = list(itertools.permutations(range(3)))[rotated]
+
+    def view(x: Tensor) -> Tensor:
+        x = x[:, order, top : top + height, left : left + width]
+        return x.flip(-1) if mirrored else x
+
+    return view(images), view(targets)

@@ -50,7 +50,8 @@ def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = 
     from prefrestore.pipeline import PrefRestorePipeline
     from prefrestore.semantic.tokenizer import SemanticTokenizer
     from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.conditioning import Connectors, LatentEncoder
+    from prefrestore.texture.conditioning import Connectors
+    from prefrestore.texture.lq_encoder import LatentEncoder
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -59,7 +60,6 @@ def random_pipeline(preset: Preset, *, seed: int = 0, captions: Sequence[str] = 
         language_model = new_language_model(preset, len(text_tokenizer), seed=seed)
         autoencoder = ResidualAutoencoder(**preset.autoencoder)
         lq_encoder = LatentEncoder(**preset.lq_encoder)
-        lq_encoder.initialise_from(autoencoder)
         transformer = SanaTransformer2DModel(**preset.transformer)
         connectors = Connectors(
             language_model.config.hidden_size,

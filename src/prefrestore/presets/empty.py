@@ -15,7 +15,8 @@ from prefrestore.semantic.instruction import SPECIALS
 from prefrestore.semantic.ta_tok import TATok
 from prefrestore.semantic.tokenizer import SemanticTokenizer
 from prefrestore.texture.autoencoder import ResidualAutoencoder
-from prefrestore.texture.conditioning import Connectors, LatentEncoder
+from prefrestore.texture.conditioning import Connectors
+from prefrestore.texture.lq_encoder import LatentEncoder
 
 ASSUMED: dict[str, dict[str, Any]] = {
     # Qwen3-1.7B, the published Qwen3 of this width; its table of 151,936 and TA-Tok's 65,536 + 5 tokens behind it.

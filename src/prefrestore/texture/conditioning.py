@@ -1,29 +1,22 @@
-"""What the denoiser is told: the connectors, the LQ latents' encoder, and the denoiser's call with both."""
+"""What the denoiser is told: the connectors, the conditions, and the denoiser's call with both."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.autoencoder_dc import Encoder
-from diffusers.models.autoencoders.vae import EncoderOutput
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from prefrestore.errors import InvalidInputError
 from prefrestore.offload import at_work
 from prefrestore.texture import flow
 from prefrestore.texture.sampler import Velocity
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
-
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
 
 
 class RMSNorm(nn.Module):
@@ -68,74 +61,6 @@ class Connectors(ModelMixin, ConfigMixin):
     def forward(self, queries: Tensor, lq_tokens: Tensor) -> Tensor:
         """Queries (B,Q,query_features) and LQ tokens (B,T,latent_features) -> condition (B,Q+T,condition_features)."""
         return torch.cat([self.diffusion_connector(queries), self.vae_connector(lq_tokens)], dim=1)
-
-
-class LatentEncoder(ModelMixin, ConfigMixin):
-    """The encoder that sees the LQ image: the autoencoder's, deepened by blocks that begin as the identity.
-
-    Pref-Restore tunes a copy of the autoencoder's encoder so that the LQ latent comes close to the clean one, under a
-    mean-square loss; what it then gives is the posterior mean of the clean latent, and the flow starts from it.
-    """
-
-    @register_to_config
-    def __init__(
-        self,
-        in_channels: int = 3,
-        latent_channels: int = 16,
-        stem_patch: int = 4,
-        block_out_channels: tuple[int, ...] = (96, 192),
-        layers_per_block: tuple[int, ...] = (2, 8),
-    ) -> None:
-        super().__init__()
-        stages = len(block_out_channels)
-        ratio = stem_patch * 2 ** (stages - 1)
-        self.patch_encoder = nn.Conv2d(in_channels, latent_channels, ratio, stride=ratio)
-        self.deep = Encoder(
-            in_channels=in_channels * stem_patch**2,
-            latent_channels=latent_channels,
-            block_out_channels=tuple(block_out_channels),
-            layers_per_block=tuple(layers_per_block),
-            qkv_multiscales=((),) * stages,
-            out_shortcut=False,
-        )
-
-    @apply_forward_hook
-    def encode(self, x: Tensor) -> EncoderOutput:
-        """LQ image (B,3,H,W) in [-1,1] -> estimate of the clean image's latent (B,C,H/f,W/f), unscaled."""
-        latent = self.patch_encoder(x) + self.deep(F.pixel_unshuffle(x, self.config.stem_patch))
-        return EncoderOutput(latent=latent)
-
-    forward = encode
-
-    @torch.no_grad()
-    def initialise_from(self, autoencoder: ResidualAutoencoder) -> None:
-        """Copy the autoencoder's encoder; blocks it does not have become the identity.
-
-        Raises:
-            InvalidInputError: the widths differ, or the autoencoder is the deeper one.
-        """
-        if tuple(self.config.block_out_channels) != tuple(autoencoder.config.encoder_block_out_channels):
-            raise InvalidInputError("the LQ encoder and the autoencoder's encoder must have the same widths")
-        self.patch_encoder.load_state_dict(autoencoder.patch_encoder.state_dict())
-        theirs = autoencoder.deep.encoder
-        self.deep.conv_in.load_state_dict(theirs.conv_in.state_dict())
-        self.deep.conv_out.load_state_dict(theirs.conv_out.state_dict())
-        for stage, their_stage in zip(self.deep.down_blocks, theirs.down_blocks, strict=True):
-            mine, other = _residual_blocks(stage), _residual_blocks(their_stage)
-            if len(mine) < len(other):
-                raise InvalidInputError("the LQ encoder must be at least as deep as the autoencoder's encoder")
-            for block, source in zip(mine, other, strict=False):
-                block.load_state_dict(source.state_dict())
-            for block in mine[len(other) :]:
-                nn.init.zeros_(block.norm.weight)
-                nn.init.zeros_(block.norm.bias)
-            if len(stage) > len(mine):
-                stage[-1].load_state_dict(their_stage[-1].state_dict())
-
-
-def _residual_blocks(stage: nn.Sequential) -> list[Any]:
-    """The residual blocks of an encoder stage; what may follow them is the downsampling layer."""
-    return [layer for layer in stage if hasattr(layer, "norm")]
 
 
 def embed_latents(transformer: SanaTransformer2DModel, latents: Tensor) -> Tensor:

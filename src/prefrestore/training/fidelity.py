@@ -84,7 +84,7 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
     from prefrestore.presets import load_preset
     from prefrestore.semantic.tokenizer import SemanticTokenizer
     from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.conditioning import LatentEncoder
+    from prefrestore.texture.lq_encoder import LatentEncoder
 
     preset = load_preset(config.preset)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.evaluation.lpips import random_view
 from prefrestore.texture import flow, sampler
 from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
@@ -194,22 +194,3 @@ class FlowObjective(nn.Module):
             restored = self.identity.embed_crops(crop_faces(images, jitter=jitter))
             clean = self.identity.embed_crops(crop_faces(targets, jitter=jitter))
         return 1 - (restored * clean).sum(1).mean()
-
-
-def random_view(images: Tensor, targets: Tensor, generator: torch.Generator, shift: int = 8) -> tuple[Tensor, Tensor]:
-    """The same random crop, mirroring and order of colours of both (B,3,H,W) -> (B,3,H-shift,W-shift) each.
-
-    A perceptual network sees little of some patterns: AlexNet strides over every fourth pixel, and has colours that it
-    likes. What escapes it in one view is seen in others (E-LPIPS, arXiv 1906.03973).
-    """
-    top, left, mirrored, rotated = (
-        int(torch.randint(high, (), generator=generator, device=generator.device)) for high in (shift, shift, 2, 6)
-    )
-    height, width = (side - shift for side in images.shape[-2:])
-    order = list(itertools.permutations(range(3)))[rotated]
-
-    def view(x: Tensor) -> Tensor:
-        x = x[:, order, top : top + height, left : left + width]
-        return x.flip(-1) if mirrored else x
-
-    return view(images), view(targets)

@@ -60,7 +60,8 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
     hashes = {name: parameter_hash(module, skip="decoder") for name, module in frozen.items()}
     key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
     with main_process_first():
-        return cached_pairs(Path(config.output_dir) / "runs" / "pairs", config.pairs, compute, key=key, log=log)
+        folder = Path(config.output_dir) / "runs" / "pairs"
+        return LatentPairs(**cached_pairs(folder, config.pairs, compute, key=key, log=log))
 
 
 def pair_captions(config: PairsConfig, size: int) -> list[str | None]:

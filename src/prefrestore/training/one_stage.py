@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.texture.lq_encoder import lq_latents
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.components import component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
@@ -35,7 +36,7 @@ from prefrestore.training.processes import is_main_process, main_process_first, 
 if TYPE_CHECKING:
     from prefrestore.pipeline import PrefRestorePipeline
     from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.conditioning import LatentEncoder
+    from prefrestore.texture.lq_encoder import LatentEncoder
 
 FINISHED = ("autoencoder", "lq_encoder", "image_tokenizer")
 """The components that are trained before, in the two stages as in the one."""
@@ -104,11 +105,9 @@ class OneStageObjective(nn.Module):
         """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> losses."""
         read = self.semantics.read(lq, targets, captions, copy)
         with torch.no_grad():
-            lq_latents, clean_latents = (
-                encoder.encode(images).latent.float() * self.autoencoder.config.scaling_factor
-                for encoder, images in ((self.lq_encoder, lq), (self.autoencoder, targets))
-            )
-        losses = self.flow(lq_latents, clean_latents, read.queries, targets, generator, step)
+            estimates = lq_latents(self.autoencoder, self.lq_encoder, lq)
+            clean_latents = lq_latents(self.autoencoder, None, targets)
+        losses = self.flow(estimates, clean_latents, read.queries, targets, generator, step)
         total = losses["loss"] + self.cross_entropy_weight * read.loss
         return {"cross_entropy": read.loss, "accuracy": read.accuracy} | losses | {"loss": total}
 
@@ -124,7 +123,7 @@ def new_pipeline(config: Config, captions: Sequence[str]) -> PrefRestorePipeline
     from prefrestore.presets.build import random_pipeline
     from prefrestore.semantic.tokenizer import SemanticTokenizer
     from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.conditioning import LatentEncoder
+    from prefrestore.texture.lq_encoder import LatentEncoder
 
     pipeline = random_pipeline(load_preset(config.preset), seed=config.seed, captions=captions)
     classes: tuple[Any, ...] = (ResidualAutoencoder, LatentEncoder, SemanticTokenizer)

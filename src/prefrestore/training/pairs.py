@@ -107,8 +107,6 @@ class LatentPairs:
 CHUNK = 32
 """How many pairs are drawn and computed at once."""
 
-_NAMES = ("lq_latents", "clean_latents", "queries", "targets")
-
 
 def cached_pairs(
     folder: Path,
@@ -117,11 +115,12 @@ def cached_pairs(
     *,
     key: dict[str, object],
     log: Callable[[str], None] = print,
-) -> LatentPairs:
+) -> dict[str, np.ndarray]:
     """Open the cache in ``folder``, computing what is missing; a build that was stopped goes on where it was.
 
     Args:
-        compute: (first, last) -> the four arrays for pairs first..last-1; a pure function of its arguments.
+        compute: (first, last) -> named arrays for pairs first..last-1, a pure function of its arguments; those that
+            are not uint8 are kept as float16.
         key: what the contents depend on (weights' hashes, seed, preset); another key starts the cache anew.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,7 +142,8 @@ def cached_pairs(
             for array in arrays.values():
                 array.flush()
             beside = record.with_suffix(".part")
-            beside.write_text(json.dumps({"key": key, "count": count, "done": done}))
+            beside.write_text(json.dumps({"key": key, "count": count, "done": done, "names": list(arrays)}))
             os.replace(beside, record)
             log(f"pairs {done}/{count}")
-    return LatentPairs(**{name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in _NAMES})
+    names = json.loads(record.read_text())["names"]
+    return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}

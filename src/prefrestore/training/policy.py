@@ -89,7 +89,7 @@ class PolicyObjective(nn.Module):
             lq_tokens = embed_latents(self.transformer, lq_latents)
             conditions = Conditions(lq_latents=lq_latents, condition=self.pipeline.connectors(queries, lq_tokens))
         count = self.settings.group_size
-        context = RewardContext(reference=targets.add(1).div(2), captions=captions).repeat(count)
+        context = RewardContext(reference=targets.add(1).div(2), captions=captions, views=generator).repeat(count)
         groups = torch.arange(len(lq_latents), device=lq_latents.device).repeat_interleave(count)
         return self.losses(conditions.repeat(count), context, groups, generator)
 

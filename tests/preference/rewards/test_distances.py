@@ -65,6 +65,17 @@ def test_lpips_is_minus_the_distance_and_shares_references(
     climbs(reward, images, context)
 
 
+def test_lpips_in_training_looks_from_a_view_that_the_generator_draws(noise: Noise, lpips_weights: Path) -> None:
+    reward = build_reward("lpips", weights=lpips_weights)
+
+    def scores(seed: int | None) -> torch.Tensor:
+        views = None if seed is None else torch.Generator().manual_seed(seed)
+        return reward(noise(0, 4), RewardContext(reference=noise(1, 2), views=views).repeat(2))
+
+    assert torch.equal(scores(0), scores(0))
+    assert len({round(scores(seed)[0].item(), 6) for seed in (None, 0, 1, 2)}) == 4
+
+
 def test_lpips_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path))
     with pytest.raises(WeightsError, match="prefrestore.evaluation.fetch"):

@@ -26,6 +26,9 @@ class RewardContext:
     """B captions; None where a picture has none."""
     lq: Tensor | None = None
     """The degraded inputs (B,3,h,w) in [0,1]."""
+    views: torch.Generator | None = None
+    """Training only: draws the view, one a call for all images, in which perceptual distances are taken, so that the
+    policy does not learn the blind spots of one view; None looks straight, as measurements do."""
 
     def repeat(self, n: int) -> RewardContext:
         """Each image's context n times in a row, for groups of n restorations of one LQ image."""
@@ -33,6 +36,7 @@ class RewardContext:
             reference=None if self.reference is None else self.reference.repeat_interleave(n, 0),
             captions=None if self.captions is None else [caption for caption in self.captions for _ in range(n)],
             lq=None if self.lq is None else self.lq.repeat_interleave(n, 0),
+            views=self.views,
         )
 
     def select(self, index: Sequence[int]) -> RewardContext:
@@ -42,6 +46,7 @@ class RewardContext:
             reference=None if self.reference is None else self.reference[rows],
             captions=None if self.captions is None else [self.captions[row] for row in rows],
             lq=None if self.lq is None else self.lq[rows],
+            views=self.views,
         )
 
 

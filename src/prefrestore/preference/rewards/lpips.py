@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prefrestore.evaluation.lpips import LPIPS, Net
+from prefrestore.evaluation.lpips import LPIPS, Net, random_view
 from prefrestore.preference.rewards.base import ImageReward, RewardContext, distinct
 
 
@@ -35,6 +35,8 @@ class LpipsReward(ImageReward):
         assert context.reference is not None
         network = self.network.to(images.device)
         rows, place = distinct(context.reference)
+        if context.views is not None:
+            images, rows = random_view(images, rows, context.views)
         with torch.no_grad():
             known = [features[place] for features in network.features(rows * 2 - 1)]
         return -network.between(network.features(images * 2 - 1), known)
