@@ -272,8 +272,8 @@ def main() -> int:
         ),
     }
     right = float((runs["reference"].values["tokens"] == lq).float().mean())
-    title = f"{options.device}, {str(dtype)[6:]}, batch {options.batch}, default mode {preset.num_inference_steps} steps, "
-    title += f"guidance {preset.guidance_scale}; "
+    title = f"{options.device}, {str(dtype)[6:]}, batch {options.batch}, default mode "
+    title += f"{preset.num_inference_steps} steps, guidance {preset.guidance_scale}; "
     show(console, title + f"the LQ token is right at {100 * right:.0f} % of the places", runs)
     rows = sweep(models, lq, options.copy, meter, runs, console)
     if options.json:

@@ -107,7 +107,8 @@ def test_each_component_works_alone_on_the_device(watch: Watch, published: bool)
     order += ["transformer", "connectors", "transformer", "autoencoder"]
     assert [name for name, _ in watch.seen] == order
     # The denoiser's patch embedding, which comes without the rest, sees the LQ latents before the connectors do.
-    assert [held for _, held in watch.seen] == [frozenset() if i == embedding else {name} for i, name in enumerate(order)]
+    expected = [frozenset() if i == embedding else {name} for i, name in enumerate(order)]
+    assert [held for _, held in watch.seen] == expected
     assert not watch.on_device()
 
 

@@ -68,14 +68,14 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.project = nn.ConvTranspose2d(width, latent_channels, 2 * patch, stride=patch, padding=patch // 2)
-        nn.init.zeros_(self.project.weight)
-        nn.init.zeros_(self.project.bias)
+        for parameter in self.project.parameters():
+            nn.init.zeros_(parameter)
 
     @apply_forward_hook
     def encode(self, latents: Tensor) -> Tensor:
         """The autoencoder's latents of LQ images (B,C,h,w) -> estimates of the clean images' latents, same shape."""
         features = self.embed(latents)
-        position = self.position
+        position: Tensor = self.position
         if position.shape[-2:] != features.shape[-2:]:
             position = F.interpolate(position, size=features.shape[-2:], mode="bicubic")
         features = features + position
