@@ -96,9 +96,10 @@ def lq_latents(
         encoder: what corrects the autoencoder's latents, a tuned copy of the autoencoder (the paper's), or None for the
             autoencoder itself.
     """
-    eye = autoencoder if encoder is None or isinstance(encoder, LatentEncoder) else encoder
-    with at_work(eye):
-        latents = eye.encode(images.to(eye.dtype)).latent.float() * autoencoder.config.scaling_factor
+    image_encoder = autoencoder if encoder is None or isinstance(encoder, LatentEncoder) else encoder
+    with at_work(image_encoder):
+        latents = image_encoder.encode(images.to(image_encoder.dtype)).latent.float()
+    latents = latents * autoencoder.config.scaling_factor
     if isinstance(encoder, LatentEncoder):
         with at_work(encoder):
             latents = encoder.encode(latents.to(encoder.dtype)).float()
