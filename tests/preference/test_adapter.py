@@ -11,6 +11,7 @@ from prefrestore.errors import WeightsError
 from prefrestore.pipeline import PrefRestorePipeline
 from prefrestore.preference.adapter import adapter_tensors, add_adapter, load_adapter, save_adapter, using_adapter
 from prefrestore.presets import load_preset_pipeline
+from prefrestore.texture.conditioning import embed_latents
 
 
 @pytest.fixture
@@ -62,6 +63,29 @@ def test_there_and_back_and_off(pipeline: PrefRestorePipeline, tmp_path: Path) -
     assert json.loads((tmp_path / "adapter_config.json").read_text())["peft_type"] == "LORA"
     keys = load_file(tmp_path / "adapter_model.safetensors")
     assert all(key.startswith("base_model.model.transformer_blocks.") for key in keys)
+
+
+def test_on_the_input_it_changes_the_flow_and_not_the_conditions(pipeline: PrefRestorePipeline, tmp_path: Path) -> None:
+    """LQ tokens come from the patch embedding, too: under an adapter they stay the base's."""
+    transformer = pipeline.transformer
+    torch.nn.init.normal_(transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
+    latents = torch.linspace(-1, 1, transformer.config.out_channels * 64).reshape(1, -1, 8, 8)
+    answer, tokens = _answer(pipeline), embed_latents(transformer, latents)
+    add_adapter(transformer, "default", rank=2, alpha=4, targets="attention+input")
+    for key, value in adapter_tensors(transformer, "default").items():
+        if "patch_embed" in key:
+            torch.nn.init.normal_(value, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(embed_latents(transformer, latents), tokens)
+    assert all(value.requires_grad for value in adapter_tensors(transformer, "default").values())
+    changed = _answer(pipeline)
+    assert not torch.allclose(changed, answer, atol=1e-4)
+
+    save_adapter(transformer, "default", tmp_path, torch.float32)
+    again = load_preset_pipeline("tiny")
+    again.transformer.proj_out.load_state_dict(transformer.proj_out.state_dict())
+    load_adapter(again.transformer, tmp_path)
+    assert torch.allclose(_answer(again), changed, atol=1e-6)
+    assert not any(value.requires_grad for value in again.transformer.parameters())
 
 
 @pytest.mark.parametrize("harm", ["no weights", "no config", "rank", "lost key", "other key", "broken"])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.training.loop import LoopConfig, Trainer, learning_rate_at, step_generator
+from prefrestore.training.stage import StageConfig
 
 
 class Toy(nn.Module):
@@ -91,3 +92,15 @@ def test_wrong_checkpoints_and_settings_are_refused(tmp_path: Path) -> None:
         Trainer(nn.Sequential(Toy()), toy_batch, config(tmp_path))
     with pytest.raises(InvalidInputError):
         Trainer(Toy().requires_grad_(False), toy_batch, config(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(("able", "precision"), [({"avx512_bf16": True}, "bf16"), ({"avx2": True}, "no")])
+def test_bf16_is_the_default_where_the_cpu_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, able: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    settings = StageConfig(data=(), output_dir=tmp_path, steps=1, batch_size=1, learning_rate=1e-3)
+    assert settings.mixed_precision == settings.loop("stage").mixed_precision == precision
+    asked = StageConfig(data=(), output_dir=tmp_path, steps=1, batch_size=1, learning_rate=1e-3, mixed_precision="bf16")
+    assert asked.mixed_precision == "bf16"

@@ -18,12 +18,19 @@ from prefrestore.training import preference
 from prefrestore.training.latents import latent_pairs
 from prefrestore.training.loop import Trainer
 from prefrestore.training.policy import OBJECTIVES as OBJECTIVE_CLASSES
-from prefrestore.training.policy import group_distances
+from prefrestore.training.policy import group_distances, group_means
 
 OBJECTIVES = {
     "nft": {},
     "grpo": {"sample_steps": 3},
-    "reward-gradient": {"sample_steps": 2, "solver": "euler"},
+    "reward-gradient": {
+        "sample_steps": 2,
+        "solver": "euler",
+        "gradient_steps": 2,
+        "anchor_weight": 0.5,
+        "rewarded": 1,
+        "targets": "attention+input",
+    },
 }
 
 
@@ -156,6 +163,9 @@ def test_a_step_down_the_loss_lowers_it(faces: Path, tmp_path: Path, objective: 
         ({"objective": "nft", "rewards": "beauty=1"}, InvalidInputError, "no reward 'beauty'"),
         ({"objective": "nft", "rewards": "lpips=1"}, (WeightsError, MissingDependencyError), "LPIPS|lpips"),
         ({"objective": "nft", "tracker": "crystal"}, InvalidInputError, "no tracker 'crystal'"),
+        ({"objective": "nft", "targets": "everything"}, InvalidInputError, "targets are one of attention"),
+        ({"objective": "nft", "anchor_weight": 1.0}, InvalidInputError, "reward-gradient alone"),
+        ({"objective": "reward-gradient", "rewarded": 4}, InvalidInputError, "of a group of 3"),
     ],
 )
 def test_what_cannot_work_is_told_before_the_first_step(
@@ -166,8 +176,51 @@ def test_what_cannot_work_is_told_before_the_first_step(
     assert not losses
 
 
+def test_the_default_tracker_is_told_the_curves(faces: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard", reason="it comes with the extra `train`")
+    preference.run(_config(faces, tmp_path, steps=1, tracker=preference.Config.tracker))
+    (events,) = (tmp_path / "runs" / "preference").rglob("events.out.tfevents.*")
+    assert b"reward_psnr" in events.read_bytes()
+
+
 def test_group_distances_by_hand() -> None:
     """Groups (0, 2) and (5,): means 1 and 5, squared distances 1, 1 and 0; order does not matter."""
     latents = torch.tensor([0.0, 5.0, 2.0]).reshape(3, 1, 1, 1)
     distances: Tensor = group_distances(latents, torch.tensor([7, 3, 7]))
     assert distances.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_group_means_by_hand() -> None:
+    latents = torch.tensor([0.0, 5.0, 2.0]).reshape(3, 1, 1, 1)
+    means: Tensor = group_means(latents, torch.tensor([7, 3, 7]))
+    assert means.shape == latents.shape and means.flatten().tolist() == [1.0, 5.0, 1.0]
+
+
+def test_the_anchor_holds_the_mean_and_not_the_samples(faces: Path, tmp_path: Path) -> None:
+    """A new adapter has not moved; one that has is pulled back, by gradients of the anchor alone."""
+    weights = {"kl_weight": 0.0, "entropy_weight": 0.0, "anchor_weight": 1e4}
+    config = _config(faces, tmp_path, "reward-gradient", rewarded=0, **weights)
+    pipeline = preference.load_base(config)
+    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
+    for name in ("old", "default"):
+        add_adapter(pipeline.transformer, name, rank=2, alpha=4, targets=config.targets)
+    policy = OBJECTIVE_CLASSES["reward-gradient"](pipeline, build_mix({"psnr": 1e-9}), config.policy())
+    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
+    del batch["clean_latents"]
+
+    def told() -> dict[str, Tensor]:
+        return policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))
+
+    assert told()["moved"] < 1e-6
+    tensors = list(adapter_tensors(pipeline.transformer, "default").values())
+    with torch.no_grad():
+        for value in tensors:
+            value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(4)))
+    before = told()
+    before["loss"].backward()
+    norm = torch.stack([value.grad.norm() for value in tensors if value.grad is not None]).norm()
+    with torch.no_grad():
+        for value in tensors:
+            value -= 0.01 * (value.grad if value.grad is not None else 0) / norm
+    assert before["moved"] > 1e-3
+    assert told()["moved"] < before["moved"]

@@ -16,30 +16,59 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from prefrestore.errors import WeightsError
+from prefrestore.errors import InvalidInputError, WeightsError
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
 
-TARGETS = tuple(f"{block}.{layer}" for block in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0"))
+ATTENTION = tuple(f"{block}.{layer}" for block in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0"))
+INPUT = "patch_embed.proj"
+TARGETS = {"attention": ATTENTION, "attention+input": (*ATTENTION, INPUT)}
+"""Which layers an adapter changes. The noise enters the denoiser at the patch embedding, and nowhere else."""
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
-def add_adapter(transformer: SanaTransformer2DModel, name: str, *, rank: int, alpha: int, seed: int = 0) -> None:
+def add_adapter(
+    transformer: SanaTransformer2DModel, name: str, *, rank: int, alpha: int, targets: str = "attention", seed: int = 0
+) -> None:
     """A new adapter that changes nothing yet (its second factors are zero) and becomes the active one.
 
     Args:
-        rank, alpha: the change of a layer is ``alpha / rank * B A`` with ``A`` of ``rank`` rows.
+        rank, alpha: the change of a layer is ``alpha / rank * B A`` with ``A`` of ``rank`` rows. That of the patch
+            embedding, a small layer, is of full rank, with the same ratio and orthogonal first factors: to shut the
+            noise out is a change of half of its directions, which a few random ones would hardly hold.
+        targets: a name of `TARGETS`.
         seed: of the first factors.
+
+    Raises:
+        InvalidInputError: no such targets.
     """
     from peft import LoraConfig
 
-    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(TARGETS), init_lora_weights=True)
+    if targets not in TARGETS:
+        raise InvalidInputError(f"an adapter's targets are one of {', '.join(TARGETS)}, not '{targets}'")
+    wide = {INPUT: min(_input(transformer).flatten(1).shape)} if INPUT in TARGETS[targets] else {}
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=list(TARGETS[targets]),
+        rank_pattern=wide,
+        alpha_pattern={layer: alpha * rows / rank for layer, rows in wide.items()},
+        init_lora_weights=True,
+    )
     with torch.random.fork_rng(devices=[]), _knowing_what_we_do():
         torch.manual_seed(seed)  # PEFT draws from the global generator
         transformer.add_adapter(config, adapter_name=name)
+        for layer in wide:
+            torch.nn.init.orthogonal_(transformer.get_submodule(layer).lora_A[name].weight)
     transformer.set_adapter(name)
+
+
+def _input(transformer: SanaTransformer2DModel) -> Tensor:
+    """The patch embedding's weight, whether another adapter is on it already or not."""
+    layer = transformer.get_submodule(INPUT)
+    return getattr(layer, "base_layer", layer).weight
 
 
 @contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -67,10 +69,28 @@ def embed_latents(transformer: SanaTransformer2DModel, latents: Tensor) -> Tenso
     """LQ latents (B,C,h,w) -> LQ tokens (B,T,inner) by the denoiser's own ``patch_embed``.
 
     A denoiser whose input also carries the LQ latents by channel has a wider ``patch_embed``: the latents are repeated.
+    An adapter on ``patch_embed`` is for what the flow passes through it; the tokens are the base's under every adapter.
     """
     copies = transformer.config.in_channels // latents.shape[1]
-    with at_work(transformer, part=transformer.patch_embed):
+    with at_work(transformer, part=transformer.patch_embed), without_adapters(transformer.patch_embed):
         return transformer.patch_embed(latents.repeat(1, copies, 1, 1))
+
+
+@contextmanager
+def without_adapters(module: nn.Module) -> Iterator[None]:
+    """For the duration of the block, the layers of a module as they are without any of PEFT's adapters."""
+    layers: list[Any] = [layer for layer in module.modules() if hasattr(layer, "enable_adapters")]
+    active = [layer for layer in layers if not layer.disable_adapters]
+    learning = [(value, value.requires_grad) for layer in active for value in layer.parameters()]
+    for layer in active:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in active:
+            layer.enable_adapters(True)
+        for value, learns in learning:  # PEFT makes what it enables learn
+            value.requires_grad_(learns)
 
 
 def denoise(

@@ -44,10 +44,14 @@ class PolicySettings:
     clip_range: float
     kl_weight: float
     entropy_weight: float
+    anchor_weight: float
+    rewarded: int
 
     def __post_init__(self) -> None:
         if self.group_size < 2:
             raise InvalidInputError(f"a group is two restorations or more, not {self.group_size}")
+        if not 0 <= self.rewarded <= self.group_size:
+            raise InvalidInputError(f"of a group of {self.group_size}, {self.rewarded} cannot be rewarded")
         if not 1 <= self.gradient_steps <= self.sample_steps:
             raise InvalidInputError(f"gradients go through 1 to {self.sample_steps} steps, not {self.gradient_steps}")
         if self.solver not in sampler.SOLVERS:
@@ -187,21 +191,39 @@ class RewardGradientObjective(PolicyObjective):
             asked.append(policy(x, t))
             return asked[-1]
 
-        x = self.pipeline.source(conditions, self.noise(conditions.lq_latents, generator))
+        x = source = self.pipeline.source(conditions, self.noise(conditions.lq_latents, generator))
         with torch.no_grad():
             x = solve(policy, x, times[: split + 1]) if split else x
         latents = solve(velocity, x, times[split:])
-        t = torch.full((len(x),), times[split], device=x.device)
-        drift = objectives.velocity_kl(asked[0], self.reference_velocity(conditions, x, t))
+        drift = None
+        if settings.kl_weight:
+            t = torch.full((len(x),), times[split], device=x.device)
+            drift = objectives.velocity_kl(asked[0], self.reference_velocity(conditions, x, t))
+        # The restorations of a face are nearly one picture: a few of them show the way up as well as all.
+        shown = self.first_of_each(groups, settings.rewarded or settings.group_size)
         autoencoder = self.pipeline.autoencoder
-        images = autoencoder.decode(latents / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
+        images = autoencoder.decode(latents[shown] / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
         with torch.autocast(x.device.type, enabled=False):
-            scored = self.mix.differentiable(images.clamp(0, 1), context)
-        agreement = -group_distances(latents, groups)
-        loss, parts = objectives.reward_gradient_loss(
-            scored.total + settings.entropy_weight * agreement, kl=drift, kl_weight=settings.kl_weight
-        )
-        return self.curves(scored.terms, agreement) | parts | {"loss": loss}
+            scored = self.mix.differentiable(images.clamp(0, 1), context.select(shown.tolist()))
+        loss, parts = objectives.reward_gradient_loss(scored.total, kl=drift, kl_weight=settings.kl_weight)
+        distances = group_distances(latents, groups)
+        loss = loss + settings.entropy_weight * distances.mean()
+        if settings.anchor_weight:
+            base = self.reference_latents(conditions.select(shown), source[shown], times)
+            moved = (group_means(latents, groups)[shown] - group_means(base, groups[shown])).square().mean()
+            loss = loss + settings.anchor_weight * moved
+            parts["moved"] = moved.detach().sqrt()
+        return self.curves(scored.terms, -distances) | parts | {"loss": loss}
+
+    def first_of_each(self, groups: Tensor, count: int) -> Tensor:
+        """Where the first ``count`` restorations of each group stand, in order; groups stand in a row."""
+        place = torch.arange(len(groups), device=groups.device)
+        return place[place % self.settings.group_size < count]
+
+    def reference_latents(self, conditions: Conditions, source: Tensor, times: list[float]) -> Tensor:
+        """What the sampler makes of the source without an adapter."""
+        with torch.no_grad(), using_adapter(self.transformer, None):
+            return sampler.SOLVERS[self.settings.solver](self.pipeline.velocity(conditions), source, times)
 
 
 class GrpoObjective(PolicyObjective):
@@ -244,13 +266,17 @@ class GrpoObjective(PolicyObjective):
         return curves | {name: torch.stack([part[name] for part in told]).mean() for name in told[0]}
 
 
-def group_distances(latents: Tensor, groups: Tensor) -> Tensor:
-    """Mean squared distance (N,) of each latent (N,C,h,w) to the mean of its group; differentiable."""
+def group_means(latents: Tensor, groups: Tensor) -> Tensor:
+    """Each latent's group's mean, (N,C,h,w) like the latents themselves; differentiable."""
     numbers, index = groups.unique(return_inverse=True)
     flat = latents.flatten(1)
     sums = flat.new_zeros(len(numbers), flat.shape[1]).index_add(0, index, flat)
-    means = sums / torch.bincount(index)[:, None]
-    return (flat - means[index]).square().mean(1)
+    return (sums / torch.bincount(index)[:, None])[index].reshape(latents.shape)
+
+
+def group_distances(latents: Tensor, groups: Tensor) -> Tensor:
+    """Mean squared distance (N,) of each latent (N,C,h,w) to the mean of its group; differentiable."""
+    return (latents - group_means(latents, groups)).square().flatten(1).mean(1)
 
 
 OBJECTIVES: dict[str, type[PolicyObjective]] = {

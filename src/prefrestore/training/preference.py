@@ -67,7 +67,13 @@ class Config(PairsConfig):
         clip_range: grpo's bound on the ratio of probabilities.
         kl_weight: weight of ``mean((v - v_reference)^2)``.
         entropy_weight: weight of the agreement of a group: minus the squared distance of a latent to its group's mean.
+        anchor_weight: reward-gradient's weight of staying where the base is: the squared distance of a group's mean
+            to the base's restorations of the rewarded noises. It asks nothing of a single restoration, so it does not
+            oppose ``entropy_weight``, as a distance of each to the base's own would.
+        rewarded: how many restorations of each group reward-gradient decodes and rewards; 0 for all.
         rank, alpha: of the adapter.
+        targets: the layers that it changes: ``attention``, or ``attention+input`` with the patch embedding, where the
+            noise enters the denoiser and can be kept out.
         gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         tracker: who is told the curves beside ``log.jsonl``: ``none``, or a name that Accelerate knows.
     """
@@ -95,8 +101,11 @@ class Config(PairsConfig):
     clip_range: float = 1e-4
     kl_weight: float = 1e-4
     entropy_weight: float = 0.0
+    anchor_weight: float = 0.0
+    rewarded: int = 0
     rank: int = 32
     alpha: int = 64
+    targets: str = "attention"
     tracker: str = "tensorboard"
     sample_every: int = 20
     save_every: int = 10
@@ -115,6 +124,8 @@ class Config(PairsConfig):
             clip_range=self.clip_range,
             kl_weight=self.kl_weight,
             entropy_weight=self.entropy_weight,
+            anchor_weight=self.anchor_weight,
+            rewarded=self.rewarded,
         )
 
 
@@ -139,6 +150,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """
     if config.objective not in OBJECTIVES:
         raise InvalidInputError(f"the objective is one of {', '.join(OBJECTIVES)}, not '{config.objective}'")
+    if (config.anchor_weight or config.rewarded) and config.objective != "reward-gradient":
+        raise InvalidInputError("--anchor-weight and --rewarded are for the objective reward-gradient alone")
     weights = parse_mix(config.rewards)
     own = {} if config.scorer is None else {"preference": {"folder": config.scorer}}
     if own and "preference" not in {*weights, config.held_out}:
@@ -148,11 +161,17 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     if config.held_out != "none":
         watched = build_reward(config.held_out, **own.get(config.held_out, {}))
         guard = HeldOutGuard(watched, mix, tolerance=config.held_out_tolerance, patience=config.held_out_patience)
+    loop = config.loop("preference", ema_decay=0.9, weight_decay=1e-4, warmup_steps=0, tracker=config.tracker)
+    accelerator = new_accelerator(loop.tracker, loop.output_dir)
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        # Sampling switches adapters, and both keep which parameters learn as it was at first.
+        raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline = load_base(config)
-    add_adapter(pipeline.transformer, OLD, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    shape = {"rank": config.rank, "alpha": config.alpha, "seed": config.seed}
+    add_adapter(pipeline.transformer, OLD, targets=config.targets, **shape)
     if config.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
-    add_adapter(pipeline.transformer, POLICY, rank=config.rank, alpha=config.alpha, seed=config.seed)
+    add_adapter(pipeline.transformer, POLICY, targets=config.targets, **shape)
     policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
     objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), policy=POLICY, old=OLD)
 
@@ -189,11 +208,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             log(f"stopped: the held-out reward fell from {guard.best:.4f} to {guard.smoothed:.4f} (smoothed)")
         return stop
 
-    loop = config.loop("preference", ema_decay=0.9, weight_decay=1e-4, warmup_steps=0, tracker=config.tracker)
-    accelerator = new_accelerator(loop.tracker, loop.output_dir)
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        # Sampling switches adapters, and both keep which parameters learn as it was at first.
-        raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline.to(accelerator.device)
     if guard is not None:
         guard.update(faces.reading(guard))  # the base's: a new adapter changes nothing
@@ -225,5 +239,5 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 def _recipe(config: Config, steps: int) -> dict[str, Any]:
     """How the adapter was made, without the paths of the machine that made it."""
     kept = ["objective", "rewards", "held_out", "batch_size", "learning_rate", "seed", "degradation", "pairs"]
-    kept += ["rank", "alpha", "preset", "mixed_precision"]
+    kept += ["rank", "alpha", "targets", "preset", "mixed_precision"]
     return {"steps": steps} | {name: getattr(config, name) for name in kept} | vars(config.policy())

@@ -52,7 +52,7 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
         if tracker not in LOGGER_TYPE_TO_CLASS:
             known = ", ".join(sorted(LOGGER_TYPE_TO_CLASS))
             raise InvalidInputError(f"there is no tracker '{tracker}': take none, {known}")
-        if tracker not in get_available_trackers():
+        if tracker not in [kind.value for kind in get_available_trackers()]:
             raise MissingDependencyError(f"the tracker {tracker} is not installed; --tracker none does without it")
         settings |= {"log_with": tracker, "project_dir": folder}
     accelerator = Accelerator(**settings)
