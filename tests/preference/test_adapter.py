@@ -7,9 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from prefrestore.errors import WeightsError
+from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline import PrefRestorePipeline
-from prefrestore.preference.adapter import adapter_tensors, add_adapter, load_adapter, save_adapter, using_adapter
+from prefrestore.preference.adapter import (
+    adapter_tensors,
+    add_adapter,
+    load_adapter,
+    noise_rows,
+    save_adapter,
+    using_adapter,
+)
 from prefrestore.presets import load_preset_pipeline
 from prefrestore.texture.conditioning import embed_latents
 
@@ -86,6 +93,24 @@ def test_on_the_input_it_changes_the_flow_and_not_the_conditions(pipeline: PrefR
     load_adapter(again.transformer, tmp_path)
     assert torch.allclose(_answer(again), changed, atol=1e-6)
     assert not any(value.requires_grad for value in again.transformer.parameters())
+
+
+def test_a_noise_gain_is_a_shorter_way_from_the_lq_latents(tmp_path: Path) -> None:
+    """By hand: the first layer with the adapter on (x, z) is the base's on (z + g (x - z), z)."""
+    transformer = load_preset_pipeline("tiny", preference=False).transformer
+    channels = transformer.config.out_channels
+    assert transformer.config.in_channels == 2 * channels, "this test is of a denoiser that is given the LQ latents"
+    x, z = torch.randn(2, 1, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = transformer.patch_embed(torch.cat([z + 0.25 * (x - z), z], dim=1))
+    add_adapter(transformer, "default", rank=2, alpha=4, targets="input", noise_gain=0.25)
+    assert torch.allclose(transformer.patch_embed(torch.cat([x, z], dim=1)), expected, atol=1e-5)
+    rows = noise_rows(transformer).flatten(1)
+    assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-6)
+
+
+def test_a_noise_gain_that_nothing_can_have(pipeline: PrefRestorePipeline) -> None:
+    with pytest.raises(InvalidInputError, match="noise gain"):
+        add_adapter(pipeline.transformer, "default", rank=2, alpha=4, targets="attention", noise_gain=0.5)
 
 
 @pytest.mark.parametrize("harm", ["no weights", "no config", "rank", "lost key", "other key", "broken"])

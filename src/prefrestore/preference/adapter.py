@@ -23,52 +23,73 @@ if TYPE_CHECKING:
 
 ATTENTION = tuple(f"{block}.{layer}" for block in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0"))
 INPUT = "patch_embed.proj"
-TARGETS = {"attention": ATTENTION, "attention+input": (*ATTENTION, INPUT)}
+TARGETS = {"attention": ATTENTION, "input": (INPUT,), "attention+input": (*ATTENTION, INPUT)}
 """Which layers an adapter changes. The noise enters the denoiser at the patch embedding, and nowhere else."""
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
 
 
 def add_adapter(
-    transformer: SanaTransformer2DModel, name: str, *, rank: int, alpha: int, targets: str = "attention", seed: int = 0
+    transformer: SanaTransformer2DModel,
+    name: str,
+    *,
+    rank: int,
+    alpha: int,
+    targets: str = "attention",
+    noise_gain: float = 1.0,
+    seed: int = 0,
 ) -> None:
     """A new adapter that changes nothing yet (its second factors are zero) and becomes the active one.
 
     Args:
         rank, alpha: the change of a layer is ``alpha / rank * B A`` with ``A`` of ``rank`` rows. That of the patch
-            embedding, a small layer, is of full rank, with the same ratio and orthogonal first factors: to shut the
-            noise out is a change of half of its directions, which a few random ones would hardly hold.
+            embedding has the same ratio, and `noise_rows` for ``A``.
         targets: a name of `TARGETS`.
+        noise_gain: how much of the noise the patch embedding lets in at first; 1 changes nothing yet.
         seed: of the first factors.
 
     Raises:
-        InvalidInputError: no such targets.
+        InvalidInputError: no such targets, or a gain without the input among them, or for a denoiser that is not also
+            given the LQ latents and would lose what it restores with the noise.
     """
     from peft import LoraConfig
 
     if targets not in TARGETS:
         raise InvalidInputError(f"an adapter's targets are one of {', '.join(TARGETS)}, not '{targets}'")
-    wide = {INPUT: min(_input(transformer).flatten(1).shape)} if INPUT in TARGETS[targets] else {}
-    config = LoraConfig(
+    config = transformer.config
+    if noise_gain != 1 and (INPUT not in TARGETS[targets] or config.in_channels == config.out_channels):
+        raise InvalidInputError("a noise gain needs the input among the targets, and LQ latents in that input")
+    rows = noise_rows(transformer)
+    wide = {INPUT: len(rows)} if INPUT in TARGETS[targets] else {}
+    lora = LoraConfig(
         r=rank,
         lora_alpha=alpha,
         target_modules=list(TARGETS[targets]),
         rank_pattern=wide,
-        alpha_pattern={layer: alpha * rows / rank for layer, rows in wide.items()},
+        alpha_pattern={layer: alpha * count / rank for layer, count in wide.items()},
         init_lora_weights=True,
     )
     with torch.random.fork_rng(devices=[]), _knowing_what_we_do():
         torch.manual_seed(seed)  # PEFT draws from the global generator
-        transformer.add_adapter(config, adapter_name=name)
-        for layer in wide:
-            torch.nn.init.orthogonal_(transformer.get_submodule(layer).lora_A[name].weight)
+        transformer.add_adapter(lora, adapter_name=name)
+    for layer in map(transformer.get_submodule, wide):
+        layer.lora_A[name].weight.data.copy_(rows)
+        noisy = layer.base_layer.weight.data[:, : config.out_channels].flatten(1)[:, :, None, None]
+        layer.lora_B[name].weight.data.copy_((noise_gain - 1) * 2**0.5 / layer.scaling[name] * noisy)
     transformer.set_adapter(name)
 
 
-def _input(transformer: SanaTransformer2DModel) -> Tensor:
-    """The patch embedding's weight, whether another adapter is on it already or not."""
-    layer = transformer.get_submodule(INPUT)
-    return getattr(layer, "base_layer", layer).weight
+def noise_rows(transformer: SanaTransformer2DModel) -> Tensor:
+    """What the patch embedding's adapter looks at in the beginning: the noise in each number of a patch.
+
+    The noisy latents of a patch, less the LQ latents where the denoiser's input has those too: at t = 1 of a flow that
+    starts from them, the noise itself. A change of this alone shuts the noise out or lets it in and leaves what the
+    denoiser does with the LQ latents as it is. Shape (C p^2, channels, p, p), with orthonormal rows.
+    """
+    config = transformer.config
+    noisy, patch = config.out_channels, config.patch_size
+    eye = torch.eye(noisy * patch**2).reshape(-1, noisy, patch, patch)
+    return eye if config.in_channels == noisy else torch.cat([eye, -eye], dim=1) / 2**0.5
 
 
 @contextmanager

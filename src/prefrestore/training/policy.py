@@ -103,18 +103,22 @@ class PolicyObjective(nn.Module):
         """The losses of N restorations, ``group_size`` in a row for each LQ image; the total under ``loss``."""
         raise NotImplementedError
 
+    def shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """The latents (N,C,h,w) as a user gets to see them: drawn to the LQ latents by the preset's fidelity."""
+        return torch.lerp(latents, conditions.lq_latents, self.pipeline.config.fidelity)
+
     def noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
         """Standard normal noise of the shape of ``like``."""
         return torch.randn(like.shape, generator=generator, device=like.device)
 
     @torch.no_grad()
     def advantages(
-        self, latents: Tensor, context: RewardContext, groups: Tensor
+        self, latents: Tensor, conditions: Conditions, context: RewardContext, groups: Tensor
     ) -> tuple[Tensor, Tensor, Losses]:
         """Decode, reward -> advantages (N,), which of them are valid (N,), and the curves."""
         # float32: two restorations of one face differ by less than bf16 tells apart
         with torch.autocast(latents.device.type, enabled=False):
-            images = self.pipeline.decode(latents)
+            images = self.pipeline.decode(self.shown(latents, conditions))
             scored = self.mix(images, context, groups)
         agreement = -group_distances(latents, groups)
         total = scored.total + self.settings.entropy_weight * standardise(agreement, groups)
@@ -145,7 +149,7 @@ class NftObjective(PolicyObjective):
         with using_adapter(self.transformer, self.old):
             noise = self.noise(conditions.lq_latents, generator)
             clean = self.pipeline.sample(conditions, noise, settings.sample_steps, 1.0, 0.0, settings.solver)
-        advantages, valid, curves = self.advantages(clean, context, groups)
+        advantages, valid, curves = self.advantages(clean, conditions, context, groups)
         kept = valid.nonzero().flatten()
         told, x_0 = conditions.select(kept), clean[kept]
         t = torch.rand(len(clean), generator=generator, device=clean.device).clamp_min(1e-3) ** settings.time_exponent
@@ -200,17 +204,17 @@ class RewardGradientObjective(PolicyObjective):
             t = torch.full((len(x),), times[split], device=x.device)
             drift = objectives.velocity_kl(asked[0], self.reference_velocity(conditions, x, t))
         # The restorations of a face are nearly one picture: a few of them show the way up as well as all.
-        shown = self.first_of_each(groups, settings.rewarded or settings.group_size)
-        autoencoder = self.pipeline.autoencoder
-        images = autoencoder.decode(latents[shown] / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
+        few = self.first_of_each(groups, settings.rewarded or settings.group_size)
+        autoencoder, seen = self.pipeline.autoencoder, self.shown(latents, conditions)[few]
+        images = autoencoder.decode(seen / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
         with torch.autocast(x.device.type, enabled=False):
-            scored = self.mix.differentiable(images.clamp(0, 1), context.select(shown.tolist()))
+            scored = self.mix.differentiable(images.clamp(0, 1), context.select(few.tolist()))
         loss, parts = objectives.reward_gradient_loss(scored.total, kl=drift, kl_weight=settings.kl_weight)
         distances = group_distances(latents, groups)
         loss = loss + settings.entropy_weight * distances.mean()
         if settings.anchor_weight:
-            base = self.reference_latents(conditions.select(shown), source[shown], times)
-            moved = (group_means(latents, groups)[shown] - group_means(base, groups[shown])).square().mean()
+            base = self.reference_latents(conditions, source, times)
+            moved = group_means(latents - base, groups).square().mean()
             loss = loss + settings.anchor_weight * moved
             parts["moved"] = moved.detach().sqrt()
         return self.curves(scored.terms, -distances) | parts | {"loss": loss}
@@ -246,7 +250,7 @@ class GrpoObjective(PolicyObjective):
         with torch.no_grad():
             source = self.pipeline.source(conditions, self.noise(start, generator))
             walked = sampler.sde(velocity, source, times, generator, **noises)
-        advantages, valid, curves = self.advantages(walked.states[-1], context, groups)
+        advantages, valid, curves = self.advantages(walked.states[-1], conditions, context, groups)
         told: list[Losses] = []
         for step, (now, then) in enumerate(pairwise(times[:-1])):
             x, reached = walked.states[step], walked.states[step + 1]

@@ -67,13 +67,14 @@ class Config(PairsConfig):
         clip_range: grpo's bound on the ratio of probabilities.
         kl_weight: weight of ``mean((v - v_reference)^2)``.
         entropy_weight: weight of the agreement of a group: minus the squared distance of a latent to its group's mean.
-        anchor_weight: reward-gradient's weight of staying where the base is: the squared distance of a group's mean
-            to the base's restorations of the rewarded noises. It asks nothing of a single restoration, so it does not
-            oppose ``entropy_weight``, as a distance of each to the base's own would.
+        anchor_weight: reward-gradient's weight of staying where the base is: the squared distance of a group's mean to
+            the mean of the base's restorations from the same noise. It asks nothing of a single restoration, so it does
+            not oppose ``entropy_weight``, as a distance of each to the base's own would.
         rewarded: how many restorations of each group reward-gradient decodes and rewards; 0 for all.
         rank, alpha: of the adapter.
         targets: the layers that it changes: ``attention``, or ``attention+input`` with the patch embedding, where the
             noise enters the denoiser and can be kept out.
+        noise_gain: how much of the noise the adapter lets into the denoiser before the first step (``input`` targets).
         gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         tracker: who is told the curves beside ``log.jsonl``: ``none``, or a name that Accelerate knows.
     """
@@ -106,6 +107,7 @@ class Config(PairsConfig):
     rank: int = 32
     alpha: int = 64
     targets: str = "attention"
+    noise_gain: float = 1.0
     tracker: str = "tensorboard"
     sample_every: int = 20
     save_every: int = 10
@@ -167,11 +169,18 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         # Sampling switches adapters, and both keep which parameters learn as it was at first.
         raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline = load_base(config)
-    shape = {"rank": config.rank, "alpha": config.alpha, "seed": config.seed}
-    add_adapter(pipeline.transformer, OLD, targets=config.targets, **shape)
+    for name in (OLD, POLICY):
+        add_adapter(
+            pipeline.transformer,
+            name,
+            rank=config.rank,
+            alpha=config.alpha,
+            targets=config.targets,
+            noise_gain=config.noise_gain,
+            seed=config.seed,
+        )
     if config.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
-    add_adapter(pipeline.transformer, POLICY, targets=config.targets, **shape)
     policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
     objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), policy=POLICY, old=OLD)
 
@@ -239,5 +248,5 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 def _recipe(config: Config, steps: int) -> dict[str, Any]:
     """How the adapter was made, without the paths of the machine that made it."""
     kept = ["objective", "rewards", "held_out", "batch_size", "learning_rate", "seed", "degradation", "pairs"]
-    kept += ["rank", "alpha", "targets", "preset", "mixed_precision"]
+    kept += ["rank", "alpha", "targets", "noise_gain", "preset", "mixed_precision"]
     return {"steps": steps} | {name: getattr(config, name) for name in kept} | vars(config.policy())
