@@ -87,13 +87,13 @@ def test_steady_points_are_the_mean_over_neighbouring_boxes() -> None:
 
     def predict(enlarged: np.ndarray, box: Box) -> Shape:
         asked.append(box.sides)
-        return Shape([(box.left(), 90.0 if box.sides == (100, 50, 200, 150) else 0.0)])
+        return Shape([(box.left(), 81.0 if box.sides == (100, 50, 200, 150) else 0.0)])
 
     meter = LandmarkMeter.__new__(LandmarkMeter)
     meter._predict = predict
     points = meter.steady_points(np.zeros((8, 8, 3), np.uint8), Box(100, 50, 200, 150))
-    assert points.tolist() == [[100.0, 10.0]]  # the one box of nine that jumps counts a ninth
-    assert len(set(asked)) == 9 and {right - left for left, _, right, _ in asked} == {100}
+    assert points.tolist() == [[100.0, 1.0]]  # the one box of 81 that jumps counts one in 81
+    assert len(set(asked)) == 81 and {right - left for left, _, right, _ in asked} == {100}
 
 
 def test_samples_of_one_face_share_an_alignment() -> None:

