@@ -178,7 +178,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
         with at_work(self.connectors):
             condition = self.connectors(queries.to(dtype), lq_tokens)
-        return Conditions(lq_latents=lq_latents, condition=condition)
+        # One layout in memory, or faces that were selected from a batch could round otherwise than the batch.
+        return Conditions(lq_latents=lq_latents.contiguous(), condition=condition.contiguous())
 
     def source_mean(self, conditions: Conditions) -> Tensor:
         """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
