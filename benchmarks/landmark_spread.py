@@ -43,7 +43,7 @@ def main() -> None:
         if box is None:
             continue
         count += 1
-        conditions = pipeline.conditions(_signed(read_photo(face.lq).rgb8())).repeat(options.seeds)
+        conditions = pipeline.conditions(pipeline.prepare([read_photo(face.lq).rgb8()])).repeat(options.seeds)
         shape = conditions.lq_latents.shape[1:]
         sources = [torch.Generator().manual_seed(seed) for seed in range(options.seeds)]
         noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
@@ -65,10 +65,6 @@ def main() -> None:
 
 def _name(gain: float) -> str:
     return f"gain_{round(1000 * gain)}"  # PEFT allows no dots
-
-
-def _signed(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture).permute(2, 0, 1)[None].float().div(127.5).sub(1)
 
 
 if __name__ == "__main__":

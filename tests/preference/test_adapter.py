@@ -95,7 +95,7 @@ def test_on_the_input_it_changes_the_flow_and_not_the_conditions(pipeline: PrefR
     assert not any(value.requires_grad for value in again.transformer.parameters())
 
 
-def test_a_noise_gain_is_a_shorter_way_from_the_lq_latents(tmp_path: Path) -> None:
+def test_a_noise_gain_is_a_shorter_way_from_the_lq_latents() -> None:
     """By hand: the first layer with the adapter on (x, z) is the base's on (z + g (x - z), z)."""
     transformer = load_preset_pipeline("tiny", preference=False).transformer
     channels = transformer.config.out_channels
@@ -108,9 +108,10 @@ def test_a_noise_gain_is_a_shorter_way_from_the_lq_latents(tmp_path: Path) -> No
     assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-6)
 
 
-def test_a_noise_gain_that_nothing_can_have(pipeline: PrefRestorePipeline) -> None:
+@pytest.mark.parametrize(("targets", "gain"), [("attention", 0.5), ("input", -0.1), ("input", float("nan"))])
+def test_a_noise_gain_that_nothing_can_have(pipeline: PrefRestorePipeline, targets: str, gain: float) -> None:
     with pytest.raises(InvalidInputError, match="noise gain"):
-        add_adapter(pipeline.transformer, "default", rank=2, alpha=4, targets="attention", noise_gain=0.5)
+        add_adapter(pipeline.transformer, "default", rank=2, alpha=4, targets=targets, noise_gain=gain)
 
 
 @pytest.mark.parametrize("harm", ["no weights", "no config", "rank", "lost key", "other key", "broken"])

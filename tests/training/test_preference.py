@@ -14,6 +14,7 @@ from torch import Tensor
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
 from prefrestore.preference.adapter import adapter_tensors, add_adapter
 from prefrestore.preference.rewards import build_mix
+from prefrestore.preference.rewards.base import RewardContext
 from prefrestore.training import preference
 from prefrestore.training.latents import latent_pairs
 from prefrestore.training.loop import Trainer
@@ -183,6 +184,25 @@ def test_the_default_tracker_is_told_the_curves(faces: Path, tmp_path: Path) -> 
     assert b"reward_psnr" in events.read_bytes()
 
 
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_rewards_see_what_the_preset_s_fidelity_gives(faces: Path, tmp_path: Path, objective: str) -> None:
+    """At fidelity 1 a user gets the LQ latents, whatever the policy draws; so the rewards are theirs."""
+    config = _config(faces, tmp_path, objective)
+    pipeline = preference.load_base(config)
+    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
+    pipeline.register_to_config(fidelity=1.0)
+    for name in ("old", "default"):
+        add_adapter(pipeline.transformer, name, rank=2, alpha=4)
+    mix = build_mix({"psnr": 1.0})
+    policy = OBJECTIVE_CLASSES[objective](pipeline, mix, config.policy())
+    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
+    del batch["clean_latents"]
+    told = policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))
+    context = RewardContext(reference=batch["targets"].add(1).div(2))
+    expected = mix.score(pipeline.decode(batch["lq_latents"]), context)["psnr"].mean()
+    assert told["reward_psnr"].item() == pytest.approx(expected.item(), abs=1e-4)
+
+
 def test_group_distances_by_hand() -> None:
     """Groups (0, 2) and (5,): means 1 and 5, squared distances 1, 1 and 0; order does not matter."""
     latents = torch.tensor([0.0, 5.0, 2.0]).reshape(3, 1, 1, 1)
@@ -196,7 +216,7 @@ def test_group_means_by_hand() -> None:
     assert means.shape == latents.shape and means.flatten().tolist() == [1.0, 5.0, 1.0]
 
 
-def test_the_anchor_holds_the_mean_and_not_the_samples(faces: Path, tmp_path: Path) -> None:
+def test_the_anchor_pulls_the_mean_back(faces: Path, tmp_path: Path) -> None:
     """A new adapter has not moved; one that has is pulled back, by gradients of the anchor alone."""
     weights = {"kl_weight": 0.0, "entropy_weight": 0.0, "anchor_weight": 1e4}
     config = _config(faces, tmp_path, "reward-gradient", rewarded=0, **weights)

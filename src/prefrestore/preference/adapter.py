@@ -1,4 +1,4 @@
-"""The preference adapter: a low-rank change (LoRA, arXiv 2106.09685) of the denoiser's attention, as a PEFT folder.
+"""The preference adapter: a low-rank change (LoRA, arXiv 2106.09685) of the denoiser, as a PEFT folder.
 
 Files and key names are PEFT's own (``adapter_config.json``, ``adapter_model.safetensors``), so that the published
 adapter loads and ours can be used elsewhere.
@@ -39,28 +39,29 @@ def add_adapter(
     noise_gain: float = 1.0,
     seed: int = 0,
 ) -> None:
-    """A new adapter that changes nothing yet (its second factors are zero) and becomes the active one.
+    """A new adapter, which becomes the active one; at a noise gain of 1 it changes nothing yet (second factors 0).
 
     Args:
         rank, alpha: the change of a layer is ``alpha / rank * B A`` with ``A`` of ``rank`` rows. That of the patch
             embedding has the same ratio, and `noise_rows` for ``A``.
         targets: a name of `TARGETS`.
-        noise_gain: how much of the noise the patch embedding lets in at first; 1 changes nothing yet.
+        noise_gain: how much of the noise the patch embedding lets in at first, 0 to 1.
         seed: of the first factors.
 
     Raises:
-        InvalidInputError: no such targets, or a gain without the input among them, or for a denoiser that is not also
-            given the LQ latents and would lose what it restores with the noise.
+        InvalidInputError: no such targets, or a gain out of range, without the input among the targets, or for a
+            denoiser that is not also given the LQ latents and would lose what it restores with the noise.
     """
     from peft import LoraConfig
 
     if targets not in TARGETS:
         raise InvalidInputError(f"an adapter's targets are one of {', '.join(TARGETS)}, not '{targets}'")
     config = transformer.config
+    if not 0 <= noise_gain <= 1:
+        raise InvalidInputError(f"a noise gain lies in 0..1, not {noise_gain}")
     if noise_gain != 1 and (INPUT not in TARGETS[targets] or config.in_channels == config.out_channels):
         raise InvalidInputError("a noise gain needs the input among the targets, and LQ latents in that input")
-    rows = noise_rows(transformer)
-    wide = {INPUT: len(rows)} if INPUT in TARGETS[targets] else {}
+    wide = {INPUT: config.out_channels * config.patch_size**2} if INPUT in TARGETS[targets] else {}
     lora = LoraConfig(
         r=rank,
         lora_alpha=alpha,
@@ -73,7 +74,7 @@ def add_adapter(
         torch.manual_seed(seed)  # PEFT draws from the global generator
         transformer.add_adapter(lora, adapter_name=name)
     for layer in map(transformer.get_submodule, wide):
-        layer.lora_A[name].weight.data.copy_(rows)
+        layer.lora_A[name].weight.data.copy_(noise_rows(transformer))
         noisy = layer.base_layer.weight.data[:, : config.out_channels].flatten(1)[:, :, None, None]
         layer.lora_B[name].weight.data.copy_((noise_gain - 1) * 2**0.5 / layer.scaling[name] * noisy)
     transformer.set_adapter(name)

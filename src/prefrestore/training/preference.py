@@ -1,4 +1,4 @@
-"""Step 3: on-policy preference optimisation of the flow, by a low-rank adapter on the denoiser's attention.
+"""Step 3: on-policy preference optimisation of the flow, by a low-rank adapter on the denoiser.
 
 Each step draws some LQ images, restores each ``group_size`` times, rewards the restorations and moves the adapter: one
 round of sampling and one update, so the loop of the other stages serves unchanged and a killed run resumes to the same
@@ -169,6 +169,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         # Sampling switches adapters, and both keep which parameters learn as it was at first.
         raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline = load_base(config)
+    if config.noise_gain != 1 and pipeline.config.start != "lq_latent":
+        raise InvalidInputError("a noise gain is for flows from the LQ latents: others have nothing but noise")
     for name in (OLD, POLICY):
         add_adapter(
             pipeline.transformer,
@@ -219,7 +221,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     pipeline.to(accelerator.device)
     if guard is not None:
-        guard.update(faces.reading(guard))  # the base's: a new adapter changes nothing
+        guard.update(faces.reading(guard))  # of the adapter as it begins
     trainer = Trainer(
         objective,
         make_batch,

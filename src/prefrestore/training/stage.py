@@ -16,7 +16,8 @@ def usual_precision() -> str:
     if torch.cuda.is_available():
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = torch.cpu.get_capabilities()
+        # Older versions of torch cannot tell; float32 is right everywhere.
+        able: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
     return "bf16" if native else "no"
 
