@@ -158,6 +158,9 @@ def test_a_step_down_the_loss_lowers_it(faces: Path, tmp_path: Path, objective: 
     ("changes", "error", "words"),
     [
         ({"objective": "nft", "group_size": 1}, InvalidInputError, "a group is two restorations or more"),
+        ({"objective": "grpo", "group_size": 1}, InvalidInputError, "a group is two restorations or more"),
+        ({"objective": "reward-gradient", "group_size": 1, "entropy_weight": 1.0}, InvalidInputError, "two restor"),
+        ({"objective": "reward-gradient", "group_size": 0}, InvalidInputError, "one restoration or more"),
         ({"objective": "grpo", "sample_steps": 1}, InvalidInputError, "two sampling steps"),
         ({"objective": "reward-gradient", "rewards": "landmarks=1"}, InvalidInputError, "landmarks5 has no gradients"),
         ({"objective": "nft", "held_out": "psnr"}, InvalidInputError, "cannot be held out"),
@@ -175,6 +178,11 @@ def test_what_cannot_work_is_told_before_the_first_step(
     with pytest.raises(error, match=words):
         preference.run(_config(faces, tmp_path, **changes))
     assert not losses
+
+
+def test_reward_gradients_need_no_group(faces: Path, tmp_path: Path, losses: list[dict[str, float]]) -> None:
+    preference.run(_config(faces, tmp_path, "reward-gradient", group_size=1, entropy_weight=0.0, steps=1))
+    assert losses[0]["latent_std"] == 0 and np.isfinite(losses[0]["loss"])
 
 
 def test_the_default_tracker_is_told_the_curves(faces: Path, tmp_path: Path) -> None:

@@ -48,8 +48,8 @@ class PolicySettings:
     rewarded: int
 
     def __post_init__(self) -> None:
-        if self.group_size < 2:
-            raise InvalidInputError(f"a group is two restorations or more, not {self.group_size}")
+        if self.group_size < 1:
+            raise InvalidInputError(f"a group is one restoration or more, not {self.group_size}")
         if not 0 <= self.rewarded <= self.group_size:
             raise InvalidInputError(f"of a group of {self.group_size}, {self.rewarded} cannot be rewarded")
         if not 1 <= self.gradient_steps <= self.sample_steps:
@@ -76,9 +76,16 @@ class PolicyObjective(nn.Module):
         old: str = "old",
     ) -> None:
         super().__init__()
+        if settings.group_size < 2 and self.compares(settings):
+            raise InvalidInputError("a group is two restorations or more where they are compared with each other")
         self.transformer = pipeline.transformer
         self.pipeline, self.mix, self.settings = pipeline, mix, settings
         self.policy, self.old = policy, old
+
+    @staticmethod
+    def compares(settings: PolicySettings) -> bool:
+        """Whether the objective learns from the differences within a group: one restoration has none."""
+        return True
 
     def forward(
         self,
@@ -180,6 +187,11 @@ class RewardGradientObjective(PolicyObjective):
     def __init__(self, pipeline: PrefRestorePipeline, mix: RewardMix, settings: PolicySettings, **kept: object) -> None:
         mix.require_gradients()
         super().__init__(pipeline, mix, settings, **kept)  # type: ignore[arg-type]
+
+    @staticmethod
+    def compares(settings: PolicySettings) -> bool:
+        """Only for their agreement: the rewards' gradients are those of each restoration alone."""
+        return settings.entropy_weight > 0
 
     def losses(
         self, conditions: Conditions, context: RewardContext, groups: Tensor, generator: torch.Generator

@@ -55,7 +55,7 @@ class Config(PairsConfig):
         held_out_tolerance: how far its smoothed value may fall below its best, in its own unit.
         held_out_patience: after how many such readings in a row the run stops.
         batch_size: LQ images of a micro-batch; the advantages' spread is that of a micro-batch.
-        group_size: restorations of each.
+        group_size: restorations of each; one is enough for reward-gradient without an entropy weight.
         sample_steps: steps of the sampler, while training.
         solver: ``dpm`` or ``euler``, for nft and reward-gradient; grpo takes the stochastic steps of its own.
         gradient_steps: reward-gradient goes back through so many last steps of the sampler.
