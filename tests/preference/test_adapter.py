@@ -10,11 +10,13 @@ from safetensors.torch import load_file, save_file
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline import PrefRestorePipeline
 from prefrestore.preference.adapter import (
+    INPUT,
     adapter_tensors,
     add_adapter,
     load_adapter,
     noise_rows,
     save_adapter,
+    set_noise_gain,
     using_adapter,
 )
 from prefrestore.presets import load_preset_pipeline
@@ -104,6 +106,11 @@ def test_a_noise_gain_is_a_shorter_way_from_the_lq_latents() -> None:
     expected = transformer.patch_embed(torch.cat([z + 0.25 * (x - z), z], dim=1))
     add_adapter(transformer, "default", rank=2, alpha=4, targets="input", noise_gain=0.25)
     assert torch.allclose(transformer.patch_embed(torch.cat([x, z], dim=1)), expected, atol=1e-5)
+    torch.nn.init.normal_(transformer.get_submodule(INPUT).lora_A["default"].weight)
+    set_noise_gain(transformer, "default", 1.0)
+    unchanged = transformer.patch_embed(torch.cat([x, z], dim=1))
+    with using_adapter(transformer, None):
+        assert torch.allclose(unchanged, transformer.patch_embed(torch.cat([x, z], dim=1)), atol=1e-5)
     rows = noise_rows(transformer).flatten(1)
     assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-6)
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
-from prefrestore.preference.adapter import adapter_tensors, add_adapter
+from prefrestore.preference.adapter import INPUT, WEIGHTS, adapter_tensors, add_adapter
 from prefrestore.preference.rewards import build_mix
 from prefrestore.preference.rewards.base import RewardContext
 from prefrestore.training import preference
@@ -168,6 +168,8 @@ def test_a_step_down_the_loss_lowers_it(faces: Path, tmp_path: Path, objective: 
         ({"objective": "nft", "rewards": "lpips=1"}, (WeightsError, MissingDependencyError), "LPIPS|lpips"),
         ({"objective": "nft", "tracker": "crystal"}, InvalidInputError, "no tracker 'crystal'"),
         ({"objective": "nft", "targets": "everything"}, InvalidInputError, "targets are one of attention"),
+        ({"objective": "nft", "noise_gain_after": 0.1}, InvalidInputError, "input among their targets"),
+        ({"objective": "nft", "targets": "input", "noise_gain_after": 2.0}, InvalidInputError, "lies in 0..1"),
         ({"objective": "nft", "anchor_weight": 1.0}, InvalidInputError, "reward-gradient alone"),
         ({"objective": "reward-gradient", "rewarded": 4}, InvalidInputError, "of a group of 3"),
     ],
@@ -183,6 +185,23 @@ def test_what_cannot_work_is_told_before_the_first_step(
 def test_reward_gradients_need_no_group(faces: Path, tmp_path: Path, losses: list[dict[str, float]]) -> None:
     preference.run(_config(faces, tmp_path, "reward-gradient", group_size=1, entropy_weight=0.0, steps=1))
     assert losses[0]["latent_std"] == 0 and np.isfinite(losses[0]["loss"])
+
+
+def test_the_written_adapter_has_the_noise_gain_after(faces: Path, tmp_path: Path) -> None:
+    """Training moves the input's part; what is written has it as `add_adapter` makes it, and the rest as trained."""
+    for after, output in ((None, tmp_path / "moved"), (0.25, tmp_path / "put_back")):
+        config = _config(faces, output, targets="attention+input", noise_gain=0.5, noise_gain_after=after, steps=1)
+        preference.run(config)
+    moved, put_back = (load_file(tmp_path / run / "preference" / WEIGHTS) for run in ("moved", "put_back"))
+    transformer = preference.load_base(config).transformer
+    add_adapter(transformer, "fresh", rank=2, alpha=4, targets="attention+input", noise_gain=0.25)
+    fresh = adapter_tensors(transformer, "fresh")
+    for name, value in put_back.items():
+        if INPUT in name:
+            expected = fresh[name.removeprefix("base_model.model.")]
+            assert torch.allclose(value.float(), expected, atol=1e-3) and not torch.equal(value, moved[name])
+        else:
+            assert torch.equal(value, moved[name])
 
 
 def test_the_default_tracker_is_told_the_curves(faces: Path, tmp_path: Path) -> None:

@@ -56,11 +56,8 @@ def add_adapter(
 
     if targets not in TARGETS:
         raise InvalidInputError(f"an adapter's targets are one of {', '.join(TARGETS)}, not '{targets}'")
+    check_noise_gain(transformer, targets, noise_gain)
     config = transformer.config
-    if not 0 <= noise_gain <= 1:
-        raise InvalidInputError(f"a noise gain lies in 0..1, not {noise_gain}")
-    if noise_gain != 1 and (INPUT not in TARGETS[targets] or config.in_channels == config.out_channels):
-        raise InvalidInputError("a noise gain needs the input among the targets, and LQ latents in that input")
     wide = {INPUT: config.out_channels * config.patch_size**2} if INPUT in TARGETS[targets] else {}
     lora = LoraConfig(
         r=rank,
@@ -73,11 +70,26 @@ def add_adapter(
     with torch.random.fork_rng(devices=[]), _knowing_what_we_do():
         torch.manual_seed(seed)  # PEFT draws from the global generator
         transformer.add_adapter(lora, adapter_name=name)
-    for layer in map(transformer.get_submodule, wide):
-        layer.lora_A[name].weight.data.copy_(noise_rows(transformer))
-        noisy = layer.base_layer.weight.data[:, : config.out_channels].flatten(1)[:, :, None, None]
-        layer.lora_B[name].weight.data.copy_((noise_gain - 1) * 2**0.5 / layer.scaling[name] * noisy)
+    if wide:
+        set_noise_gain(transformer, name, noise_gain)
     transformer.set_adapter(name)
+
+
+def check_noise_gain(transformer: SanaTransformer2DModel, targets: str, noise_gain: float) -> None:
+    """Raise InvalidInputError for a gain that an adapter with these targets cannot have on this denoiser."""
+    if not 0 <= noise_gain <= 1:
+        raise InvalidInputError(f"a noise gain lies in 0..1, not {noise_gain}")
+    config = transformer.config
+    if noise_gain != 1 and (INPUT not in TARGETS[targets] or config.in_channels == config.out_channels):
+        raise InvalidInputError("a noise gain needs the input among the targets, and LQ latents in that input")
+
+
+def set_noise_gain(transformer: SanaTransformer2DModel, name: str, noise_gain: float) -> None:
+    """Give the patch embedding's part of an adapter that has one this gain, and nothing else, in place."""
+    layer = transformer.get_submodule(INPUT)
+    layer.lora_A[name].weight.data.copy_(noise_rows(transformer))
+    noisy = layer.base_layer.weight.data[:, : transformer.config.out_channels].flatten(1)[:, :, None, None]
+    layer.lora_B[name].weight.data.copy_((noise_gain - 1) * 2**0.5 / layer.scaling[name] * noisy)
 
 
 def noise_rows(transformer: SanaTransformer2DModel) -> Tensor:

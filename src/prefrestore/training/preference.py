@@ -19,7 +19,15 @@ from accelerate.utils import DistributedType
 
 from prefrestore.atomic import written_beside
 from prefrestore.errors import InvalidInputError
-from prefrestore.preference.adapter import adapter_tensors, add_adapter, save_adapter
+from prefrestore.preference.adapter import (
+    INPUT,
+    TARGETS,
+    adapter_tensors,
+    add_adapter,
+    check_noise_gain,
+    save_adapter,
+    set_noise_gain,
+)
 from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.rewards import build_mix, build_reward, parse_mix
 from prefrestore.preference.rewards.guard import HeldOutGuard
@@ -75,6 +83,8 @@ class Config(PairsConfig):
         targets: the layers that it changes: ``attention``, or ``attention+input`` with the patch embedding, where the
             noise enters the denoiser and can be kept out.
         noise_gain: how much of the noise the adapter lets into the denoiser before the first step (``input`` targets).
+        noise_gain_after: set it to this again in the adapter that is written; rewards do not mind noise that comes
+            back while they are climbed.
         gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
         tracker: who is told the curves beside ``log.jsonl``: ``none``, or a name that Accelerate knows.
     """
@@ -108,6 +118,7 @@ class Config(PairsConfig):
     alpha: int = 64
     targets: str = "attention"
     noise_gain: float = 1.0
+    noise_gain_after: float | None = None
     tracker: str = "tensorboard"
     sample_every: int = 20
     save_every: int = 10
@@ -169,7 +180,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         # Sampling switches adapters, and both keep which parameters learn as it was at first.
         raise InvalidInputError("the preference stage has a small adapter, whole on every device: take multi_gpu.yaml")
     pipeline = load_base(config)
-    if config.noise_gain != 1 and pipeline.config.start != "lq_latent":
+    if {config.noise_gain, config.noise_gain_after} - {1, None} and pipeline.config.start != "lq_latent":
         raise InvalidInputError("a noise gain is for flows from the LQ latents: others have nothing but noise")
     for name in (OLD, POLICY):
         add_adapter(
@@ -181,6 +192,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             noise_gain=config.noise_gain,
             seed=config.seed,
         )
+    if config.noise_gain_after is not None:
+        if INPUT not in TARGETS[config.targets]:
+            raise InvalidInputError("--noise-gain-after is for adapters with the input among their targets")
+        check_noise_gain(pipeline.transformer, config.targets, config.noise_gain_after)
     if config.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
@@ -238,6 +253,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         trainer.fit()
 
     def write() -> None:
+        if config.noise_gain_after is not None:
+            set_noise_gain(pipeline.transformer, POLICY, config.noise_gain_after)
         folder = Path(config.output_dir) / "preference"
         save_adapter(pipeline.transformer, POLICY, folder, torch.float16)
         with written_beside(folder / "training.json") as part:
@@ -250,5 +267,5 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 def _recipe(config: Config, steps: int) -> dict[str, Any]:
     """How the adapter was made, without the paths of the machine that made it."""
     kept = ["objective", "rewards", "held_out", "batch_size", "learning_rate", "seed", "degradation", "pairs"]
-    kept += ["rank", "alpha", "targets", "noise_gain", "preset", "mixed_precision"]
+    kept += ["rank", "alpha", "targets", "noise_gain", "noise_gain_after", "preset", "mixed_precision"]
     return {"steps": steps} | {name: getattr(config, name) for name in kept} | vars(config.policy())
