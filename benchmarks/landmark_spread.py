@@ -3,7 +3,7 @@
     python benchmarks/landmark_spread.py
 
 Eight seeds of each face, by the base with all of its noise and with less and less of it let in (`noise_gain` of
-`prefrestore.preference.adapter.add_adapter`). With 0.05 the seeds differ by a few hundredths of a grey level, so what
+`prefrestore.preference.adapter.add_adapter`). With 0.05 they differ by some hundredths of a grey level at most, so what
 a meter still sees there is its own.
 """
 

@@ -19,7 +19,7 @@ from prefrestore.training import preference
 from prefrestore.training.latents import latent_pairs
 from prefrestore.training.loop import Trainer
 from prefrestore.training.policy import OBJECTIVES as OBJECTIVE_CLASSES
-from prefrestore.training.policy import group_distances, group_means
+from prefrestore.training.policy import PolicyObjective, group_distances, group_means
 
 OBJECTIVES = {
     "nft": {},
@@ -70,6 +70,23 @@ def _config(faces: Path, output: Path, objective: str = "nft", **changes: Any) -
     }
     settings |= OBJECTIVES[objective] | changes
     return preference.Config(data=(faces,), output_dir=output, preset="tiny", objective=objective, **settings)
+
+
+def _policy(config: preference.Config, psnr: float = 1.0) -> tuple[PolicyObjective, dict[str, Tensor]]:
+    """The objective of a run over a denoiser that heeds its input, and a batch of two pairs for it."""
+    pipeline = preference.load_base(config)
+    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
+    for name in ("old", "default"):
+        add_adapter(pipeline.transformer, name, rank=2, alpha=4)
+    policy = OBJECTIVE_CLASSES[config.objective](pipeline, build_mix({"psnr": psnr}), config.policy())
+    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
+    del batch["clean_latents"]
+    return policy, batch
+
+
+def _told(policy: PolicyObjective, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The losses of the batch, with the same noise at each call."""
+    return policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))
 
 
 @pytest.fixture
@@ -129,21 +146,14 @@ def test_the_held_out_reward_stops_the_run(faces: Path, tmp_path: Path, monkeypa
 def test_a_step_down_the_loss_lowers_it(faces: Path, tmp_path: Path, objective: str) -> None:
     """The same noise before and after: only the adapter has changed."""
     config = _config(faces, tmp_path, objective, kl_weight=0.0, beta=1.0)
-    pipeline = preference.load_base(config)
-    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
-    for name in ("old", "default"):
-        add_adapter(pipeline.transformer, name, rank=2, alpha=4)
-    mix = build_mix({"psnr": 1.0})
-    policy = OBJECTIVE_CLASSES[objective](pipeline, mix, config.policy())
-    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
-    del batch["clean_latents"]
+    policy, batch = _policy(config)
 
     def loss() -> Tensor:
-        return policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))["loss"]
+        return _told(policy, batch)["loss"]
 
     before = loss()
     before.backward()
-    tensors = [value for value in adapter_tensors(pipeline.transformer, "default").values() if value.grad is not None]
+    tensors = [value for value in adapter_tensors(policy.transformer, "default").values() if value.grad is not None]
     norm = torch.stack([value.grad.norm() for value in tensors]).norm()
     assert norm > 0
     if objective == "grpo":
@@ -215,18 +225,11 @@ def test_the_default_tracker_is_told_the_curves(faces: Path, tmp_path: Path) -> 
 def test_rewards_see_what_the_preset_s_fidelity_gives(faces: Path, tmp_path: Path, objective: str) -> None:
     """At fidelity 1 a user gets the LQ latents, whatever the policy draws; so the rewards are theirs."""
     config = _config(faces, tmp_path, objective)
-    pipeline = preference.load_base(config)
-    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
-    pipeline.register_to_config(fidelity=1.0)
-    for name in ("old", "default"):
-        add_adapter(pipeline.transformer, name, rank=2, alpha=4)
-    mix = build_mix({"psnr": 1.0})
-    policy = OBJECTIVE_CLASSES[objective](pipeline, mix, config.policy())
-    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
-    del batch["clean_latents"]
-    told = policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))
+    policy, batch = _policy(config)
+    policy.pipeline.register_to_config(fidelity=1.0)
+    told = _told(policy, batch)
     context = RewardContext(reference=batch["targets"].add(1).div(2))
-    expected = mix.score(pipeline.decode(batch["lq_latents"]), context)["psnr"].mean()
+    expected = policy.mix.score(policy.pipeline.decode(batch["lq_latents"]), context)["psnr"].mean()
     assert told["reward_psnr"].item() == pytest.approx(expected.item(), abs=1e-4)
 
 
@@ -247,19 +250,13 @@ def test_the_anchor_pulls_the_mean_back(faces: Path, tmp_path: Path) -> None:
     """A new adapter has not moved; one that has is pulled back, by gradients of the anchor alone."""
     weights = {"kl_weight": 0.0, "entropy_weight": 0.0, "anchor_weight": 1e4}
     config = _config(faces, tmp_path, "reward-gradient", rewarded=0, **weights)
-    pipeline = preference.load_base(config)
-    torch.nn.init.normal_(pipeline.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0))
-    for name in ("old", "default"):
-        add_adapter(pipeline.transformer, name, rank=2, alpha=4, targets=config.targets)
-    policy = OBJECTIVE_CLASSES["reward-gradient"](pipeline, build_mix({"psnr": 1e-9}), config.policy())
-    batch = latent_pairs(pipeline, config, print).batch(np.arange(2))
-    del batch["clean_latents"]
+    policy, batch = _policy(config, psnr=1e-9)
 
     def told() -> dict[str, Tensor]:
-        return policy(**batch, captions=[None, None], generator=torch.Generator().manual_seed(3))
+        return _told(policy, batch)
 
     assert told()["moved"] < 1e-6
-    tensors = list(adapter_tensors(pipeline.transformer, "default").values())
+    tensors = list(adapter_tensors(policy.transformer, "default").values())
     with torch.no_grad():
         for value in tensors:
             value.add_(0.05 * torch.randn(value.shape, generator=torch.Generator().manual_seed(4)))
