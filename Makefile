@@ -14,7 +14,7 @@ MADE_FROM := pyproject.toml constraints.txt
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.demo-installed
-	$(BIN)/python -m prefrestore.demo -o demo $(PHOTOS)
+	$(BIN)/python -m prefrestore.cli.demo -o demo $(PHOTOS)
 
 test: lint
 	$(BIN)/python -m pytest

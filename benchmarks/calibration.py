@@ -35,11 +35,11 @@ from rich.table import Table
 
 from prefrestore.errors import PrefRestoreError
 from prefrestore.faces.blend import face_mask
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.uncertainty.calibration import rank_correlation, reliability
-from prefrestore.uncertainty.heatmap import SCALE, smooth_std
-from prefrestore.uncertainty.sampling import draw
-from prefrestore.uncertainty.spread import pixel_std
+from prefrestore.metrics.spread import pixel_std
+from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.restoration.uncertainty.calibration import rank_correlation, reliability
+from prefrestore.restoration.uncertainty.heatmap import SCALE, smooth_std
+from prefrestore.restoration.uncertainty.sampling import draw
 
 Map = NDArray[np.float32]
 WAYS = ("seeds", "views", "edges")

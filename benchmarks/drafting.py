@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import functional as F
 
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.semantic.decoding import Written, write_tokens
-from prefrestore.semantic.instruction import ChatInputs, ImageVocabulary, build_chats
+from prefrestore.models.semantic.decoding import Written, write_tokens
+from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary, build_chats
+from prefrestore.pipeline.build import load_preset_pipeline
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 

@@ -3,7 +3,7 @@
     python benchmarks/landmark_spread.py
 
 Eight seeds of each face, by the base with all of its noise and with less and less of it let in (`noise_gain` of
-`prefrestore.preference.adapter.add_adapter`). With 0.05 they differ by some hundredths of a grey level at most, so what
+`prefrestore.models.adapter.add_adapter`). With 0.05 they differ by some hundredths of a grey level at most, so what
 a meter still sees there is its own.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from prefrestore.evaluation.landmarks import LandmarkMeter
 from prefrestore.evaluation.protocols import PROTOCOLS, protocol_sets
-from prefrestore.imageio import read_photo
-from prefrestore.preference.adapter import add_adapter, using_adapter
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.uncertainty.spread import landmark_std, pixel_std
+from prefrestore.metrics.landmarks import LandmarkMeter
+from prefrestore.metrics.spread import landmark_std, pixel_std
+from prefrestore.models.adapter import add_adapter, using_adapter
+from prefrestore.pictures.read import read_photo
+from prefrestore.pipeline.build import load_preset_pipeline
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 SHIFTS = {"1": (0,), "9": (-6, 0, 6), "25": range(-6, 7, 3), "81": range(-12, 13, 3), "169": range(-12, 13, 2)}

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Qwen3Config, Qwen3ForCausalLM, SiglipVisionConfig, SiglipVisionModel
 
-from prefrestore.semantic.instruction import ChatInputs, ImageVocabulary
-from prefrestore.semantic.integrator import build_language_model
-from prefrestore.texture.conditioning import Connectors
+from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
+from prefrestore.models.semantic.integrator import build_language_model
+from prefrestore.models.texture.conditioning import Connectors
 
 PLACES = 27 * 27
 BEFORE, AFTER = 24, 20  # chat tokens before the image and behind it, about what the instruction takes

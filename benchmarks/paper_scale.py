@@ -34,11 +34,11 @@ from rich.table import Table
 from torch import Tensor
 from transformers import DynamicCache
 
-from prefrestore.presets import load_preset
-from prefrestore.semantic.decoding import write_tokens
-from prefrestore.texture.condition_memory import remembered_conditions
-from prefrestore.texture.conditioning import Conditions, conditional_velocity, embed_latents
-from prefrestore.texture.sampler import SOLVERS, flow_times, guided
+from prefrestore.models.semantic.decoding import write_tokens
+from prefrestore.models.texture.condition_memory import remembered_conditions
+from prefrestore.models.texture.conditioning import Conditions, conditional_velocity, embed_latents
+from prefrestore.models.texture.sampler import SOLVERS, flow_times, guided
+from prefrestore.pipeline.presets import load_preset
 
 STEPS, GUIDANCE = 30, 2.0
 STAGES = ("tokenizer", "LM", "LQ encoder", "denoiser", "decoder")

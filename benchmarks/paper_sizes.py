@@ -3,9 +3,14 @@
 from accelerate import init_empty_weights
 from torch import nn
 
-from prefrestore.reference.components import Architecture, empty_autoencoder, empty_connectors, empty_transformer
-from prefrestore.reference.tensors import Info
-from prefrestore.semantic.ta_tok import TATok
+from prefrestore.models.semantic.ta_tok import TATok
+from prefrestore.pipeline.published.components import (
+    Architecture,
+    empty_autoencoder,
+    empty_connectors,
+    empty_transformer,
+)
+from prefrestore.pipeline.published.tensors import Info
 
 LANGUAGE_MODEL_WIDTH = 2048
 

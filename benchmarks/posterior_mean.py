@@ -16,9 +16,9 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
-from prefrestore.pipeline import PrefRestorePipeline
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.texture.lq_encoder import lq_latents
+from prefrestore.models.texture.lq_encoder import lq_latents
+from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 

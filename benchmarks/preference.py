@@ -17,10 +17,8 @@ import torch
 from PIL import Image
 from sheets import seed_sheet
 
-from prefrestore.atomic import written_beside
 from prefrestore.cli.ablate import adapter_hashes, named_folders
 from prefrestore.cli.evaluate import progress_bar
-from prefrestore.cli.restore import load_pipeline, pick_device
 from prefrestore.errors import InvalidInputError, PrefRestoreError
 from prefrestore.evaluation.columns import COLUMNS, markdown, used
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
@@ -31,7 +29,9 @@ from prefrestore.evaluation.provenance import metric_weights, pipeline_weights, 
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.run import run_sets
 from prefrestore.evaluation.systems import Restorer, Variant
-from prefrestore.preference.adapter import load_adapter
+from prefrestore.files.atomic import written_beside
+from prefrestore.models.adapter import load_adapter
+from prefrestore.pipeline.load import load_pipeline, pick_device
 
 BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 BASE = "base"
@@ -67,7 +67,7 @@ def change(key: str, before: list[Any], after: list[Any]) -> str:
 
 def sheet(sets: list[FaceSet], restorer: Restorer, names: list[str], path: Path) -> list[Path]:
     """A sheet for each level and adapter: a row a face, its seeds without the adapter, then with it."""
-    from prefrestore.imageio import read_photo
+    from prefrestore.pictures.read import read_photo
 
     written = []
     for faces in sets:

@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from prefrestore.evaluation.evaluator import Evaluator
-from prefrestore.presets import load_preset_pipeline
+from prefrestore.pipeline.build import load_preset_pipeline
 
 FACES = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench" / "gt"
 

@@ -26,13 +26,13 @@ from rich.table import Table
 
 from prefrestore.data.faces import FaceSet, default_cache_dir, load_face_set, read_face
 from prefrestore.errors import MissingDependencyError, PrefRestoreError, WeightsError
+from prefrestore.files.weights import bundled_folder, verify
+from prefrestore.models.scorer import PreferenceScorer, load_bundled_scorer, load_scorer, score_all
 from prefrestore.preference.bradley_terry import reliability, wilson_interval
 from prefrestore.preference.known_order import preference_of
 from prefrestore.preference.reliability import reliability_diagram
 from prefrestore.preference.restored import restored_ladders
-from prefrestore.preference.scorer import PreferenceScorer, load_bundled_scorer, load_scorer, score_all
-from prefrestore.training.scorer import held_out_margins, to_unit
-from prefrestore.weights import bundled_folder, verify
+from prefrestore.preference.scorer_trainer import held_out_margins, to_unit
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 BATCH = 4
@@ -123,7 +123,7 @@ def against_truth(
 
 
 def _lpips(console: Console) -> Any:
-    from prefrestore.evaluation.lpips import LPIPS
+    from prefrestore.metrics.lpips import LPIPS
 
     try:
         return LPIPS("alex").eval()
@@ -156,7 +156,7 @@ def main() -> int:
     options = parse()
     console = Console() if sys.stdout.isatty() else Console(width=140)
     try:
-        from prefrestore.presets import load_preset_pipeline
+        from prefrestore.pipeline.build import load_preset_pipeline
 
         scorer = load_scorer(options.scorer) if options.scorer else load_bundled_scorer()
         faces = load_face_set(options.data, "val", size=scorer.config.image_size)

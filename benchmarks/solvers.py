@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from prefrestore.texture.sampler import dpm_solver, euler, flow_times
+from prefrestore.models.texture.sampler import dpm_solver, euler, flow_times
 
 STARTS = 400
 STDS, SHAPES = (0.05, 0.1, 0.3, 0.5), ((2, 8), (32, 8), (32, 64))  # of a component; (dimensions, components)

@@ -54,7 +54,7 @@ class Clock:
 def load(options: argparse.Namespace) -> Any:
     import torch
 
-    from prefrestore.presets import load_preset_pipeline
+    from prefrestore.pipeline.build import load_preset_pipeline
 
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -88,9 +88,9 @@ def cold(options: argparse.Namespace, photo: Path) -> dict[str, float]:
 
 def worker(options: argparse.Namespace) -> None:
     """The cold process: restore, write, and print the peak resident memory (ru_maxrss is KiB on Linux)."""
-    from prefrestore.imageio import write_photo
-    from prefrestore.options import RestoreOptions
-    from prefrestore.photo import restore_photo
+    from prefrestore.pictures.encode import write_photo
+    from prefrestore.restoration.options import RestoreOptions
+    from prefrestore.restoration.photo import restore_photo
 
     result = restore_photo(options.photo, load(options), options=RestoreOptions(steps=options.steps))
     with tempfile.TemporaryDirectory() as folder:
@@ -117,9 +117,9 @@ def call(pipeline: Any, faces: list[np.ndarray], steps: int | None) -> float:
 
 def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
     """Seconds a face alone and in batches, and the shares of the stages in one warm photo."""
-    from prefrestore import photo as photo_module
-    from prefrestore import pipeline as pipeline_module
     from prefrestore.faces.detect import FaceDetector
+    from prefrestore.pipeline import pipeline as pipeline_module
+    from prefrestore.restoration import photo as photo_module
 
     start = time.perf_counter()
     pipeline = load(options)
@@ -138,7 +138,7 @@ def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
     clock.wrap(pipeline.transformer, "forward", "flow")
     clock.wrap(pipeline, "decode", "decoder")
     clock.wrap(photo_module, "render", "blending")
-    from prefrestore.options import RestoreOptions
+    from prefrestore.restoration.options import RestoreOptions
 
     chosen = RestoreOptions(steps=options.steps)
     photo_module.restore_photo(photo, pipeline, options=chosen, detector=detector)

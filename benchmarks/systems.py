@@ -58,7 +58,7 @@ def ours(options: ModelOptions, names: Sequence[str]) -> Restore:
     """Our pipeline; every face has a generator of its own, so that the batch does not matter."""
     import torch
 
-    from prefrestore.presets import load_preset_pipeline
+    from prefrestore.pipeline.build import load_preset_pipeline
 
     pipeline = load_preset_pipeline("compact", folder=options.model)
     pipeline.set_progress_bar_config(disable=True)

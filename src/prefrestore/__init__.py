@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from prefrestore.errors import PrefRestoreError
-    from prefrestore.imageio import read_photo, write_photo
-    from prefrestore.photo import restore_photo
-    from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.presets import load_preset_pipeline
+    from prefrestore.pictures.encode import write_photo
+    from prefrestore.pictures.read import read_photo
+    from prefrestore.pipeline.build import load_preset_pipeline
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
+    from prefrestore.restoration.photo import restore_photo
 
 __version__ = "0.1.0"
 
@@ -33,11 +34,11 @@ __all__ = [
 
 _HOMES = {
     "PrefRestoreError": "prefrestore.errors",
-    "PrefRestorePipeline": "prefrestore.pipeline",
-    "load_preset_pipeline": "prefrestore.presets",
-    "read_photo": "prefrestore.imageio",
-    "restore_photo": "prefrestore.photo",
-    "write_photo": "prefrestore.imageio",
+    "PrefRestorePipeline": "prefrestore.pipeline.pipeline",
+    "load_preset_pipeline": "prefrestore.pipeline.build",
+    "read_photo": "prefrestore.pictures.read",
+    "restore_photo": "prefrestore.restoration.photo",
+    "write_photo": "prefrestore.pictures.encode",
 }
 
 

@@ -149,8 +149,8 @@ def test_a_full_disk_leaves_nothing_half_written(restore: Restore, photo: Path, 
 
 
 def test_a_corrupt_weight_file(restore: Restore, photo: Path, tmp_path: Path) -> None:
-    from prefrestore.presets import load_preset_pipeline
-    from prefrestore.weights import write_hashes
+    from prefrestore.files.weights import write_hashes
+    from prefrestore.pipeline.build import load_preset_pipeline
 
     model = tmp_path / "model"
     load_preset_pipeline("tiny").save_pretrained(model)

@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from prefrestore.preference.adapter import add_adapter, save_adapter
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.weights import write_hashes
+from prefrestore.files.weights import write_hashes
+from prefrestore.models.adapter import add_adapter, save_adapter
+from prefrestore.pipeline.build import load_preset_pipeline
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +112,7 @@ def test_a_protocol_is_restored_and_its_spread_measured(
 def test_fid_needs_its_network_and_a_reference_set(
     prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
 ) -> None:
-    from prefrestore.evaluation.inception import InceptionV3
+    from prefrestore.metrics.inception import InceptionV3
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

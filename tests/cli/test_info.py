@@ -4,8 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefrestore.presets import PRESET_NAMES, load_preset_pipeline
-from prefrestore.weights import verify, write_hashes
+from prefrestore.files.weights import verify, write_hashes
+from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.pipeline.presets import PRESET_NAMES
 
 
 def test_info_names_presets_versions_licences_and_hashes(prefrestore: Callable[..., Any], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from prefrestore.preference.scorer import PreferenceScorer, save_scorer
+from prefrestore.models.scorer import PreferenceScorer, save_scorer
 
 
 @pytest.fixture

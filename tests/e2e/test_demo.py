@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrestore.demo import write_example, zoomed
+from prefrestore.cli.demo import write_example, zoomed
 
 
 def test_the_demo_writes_its_pictures_and_says_where(tmp_path: Path) -> None:
     pytest.importorskip("skimage")
     Image.new("RGB", (40, 40)).save(tmp_path / "mine.png")
-    command = [sys.executable, "-m", "prefrestore.demo", "-o", str(tmp_path / "demo"), "--preset", "tiny"]
+    command = [sys.executable, "-m", "prefrestore.cli.demo", "-o", str(tmp_path / "demo"), "--preset", "tiny"]
     command += [str(tmp_path / "mine.png"), str(tmp_path / "gone.png")]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 1, ran.stderr

@@ -27,4 +27,4 @@ def test_the_wheel_holds_the_whole_package_and_stays_small(tmp_path: Path) -> No
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert inside == expected
-    assert {"prefrestore/py.typed", "prefrestore/presets/compact.json"} <= inside
+    assert {"prefrestore/py.typed", "prefrestore/pipeline/configs/compact.json"} <= inside

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from prefrestore.engines.manifest import Entry, InputFacts, Manifest, fingerprint, verdict
-from prefrestore.plan import Task, make_plan
+from prefrestore.restoration.plan import Task, make_plan
 
 
 @pytest.fixture

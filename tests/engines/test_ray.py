@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from prefrestore.batch import Outcome, count
 from prefrestore.cli import app
 from prefrestore.engines.manifest import Manifest
 from prefrestore.engines.ray_data import restore_on_ray
 from prefrestore.errors import MissingDependencyError
-from prefrestore.imageio import WRITABLE_SUFFIXES
-from prefrestore.options import RestoreOptions
-from prefrestore.plan import Task, make_plan
+from prefrestore.pictures.encode import WRITABLE_SUFFIXES
+from prefrestore.restoration.batch import Outcome, count
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.plan import Task, make_plan
 
 GOOD = [f"p{number}" for number in range(6)]
 KILLED, KILLER = "p2", "p4"
@@ -84,7 +84,7 @@ def locally(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def recipe() -> Any:
     """What ``prefrestore restore --preset tiny --device cpu`` asks for."""
-    from prefrestore.cli.recipe import Recipe
+    from prefrestore.restoration.recipe import Recipe
 
     return Recipe(
         options=RestoreOptions(),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from prefrestore.batch import Outcome, count
 from prefrestore.engines.manifest import Entry, InputFacts, Manifest
 from prefrestore.engines.rounds import MAX_TRIES, drive
-from prefrestore.plan import Task, make_plan
+from prefrestore.restoration.batch import Outcome, count
+from prefrestore.restoration.plan import Task, make_plan
 
 
 class Workers:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, Frame, Observation, summarise
-from prefrestore.evaluation.landmarks import LandmarkMeter, mean_distance
+from prefrestore.metrics.landmarks import LandmarkMeter, mean_distance
 
 
 def test_mean_distance() -> None:

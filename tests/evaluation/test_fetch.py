@@ -8,7 +8,7 @@ import pytest
 
 from prefrestore.errors import WeightsError
 from prefrestore.evaluation.fetch import check_hash, convert_arrays, main
-from prefrestore.evaluation.safepickle import load_arrays
+from prefrestore.files.safepickle import load_arrays
 
 
 def test_arrays_come_back() -> None:

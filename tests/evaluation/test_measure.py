@@ -12,10 +12,10 @@ from prefrestore.evaluation.columns import markdown, summarise
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
 from prefrestore.evaluation.folders import Face, face_set
 from prefrestore.evaluation.measure import Measured, SetAside, measure
-from prefrestore.evaluation.metrics import psnr, sharpness
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.run import run_sets
 from prefrestore.evaluation.systems import Picture, Sample, finished, noise_of
+from prefrestore.metrics.pixels import psnr, sharpness
 
 Make = Callable[..., Path]
 

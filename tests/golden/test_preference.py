@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from prefrestore.models.texture import sampler
 from prefrestore.preference.advantages import group_advantages
 from prefrestore.preference.objectives import gaussian_kl, grpo_loss, nft_loss, old_policy_decay
-from prefrestore.texture import sampler
 
 
 def tensor(*rows: object) -> Tensor:

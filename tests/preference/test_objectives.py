@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.models.texture import sampler
+from prefrestore.models.texture.flow import clean_estimate, interpolate
 from prefrestore.preference import objectives
-from prefrestore.texture import sampler
-from prefrestore.texture.flow import clean_estimate, interpolate
 
 
 def batch(seed: int = 0) -> tuple[Tensor, Tensor, Tensor, Tensor]:

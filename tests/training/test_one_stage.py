@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.presets import load_preset_pipeline
+from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training import assemble, one_stage
 from prefrestore.training.flow_objective import FlowObjective
 from prefrestore.training.loop import Trainer

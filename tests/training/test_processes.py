@@ -19,10 +19,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.presets import load_preset_pipeline
+from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training import fidelity, semantic
+from prefrestore.training.deepspeed import check_deepspeed
 from prefrestore.training.loop import step_generator
-from prefrestore.training.zero import check_zero
 
 CONFIGS = Path(str(files("prefrestore"))) / "presets" / "accelerate"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -145,7 +145,7 @@ def test_deepspeed_is_refused_what_checkpoints_cannot_keep() -> None:
 
     def check(**changes: object) -> None:
         state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(**known | changes))
-        check_zero(SimpleNamespace(state=state))  # type: ignore[arg-type]
+        check_deepspeed(SimpleNamespace(state=state))  # type: ignore[arg-type]
 
     check()
     with pytest.raises(InvalidInputError, match="accelerate/fsdp.yaml"):

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.data.faces import load_face_set
 from prefrestore.data.mix import mix
-from prefrestore.presets import load_preset
-from prefrestore.presets.build import new_language_model, new_text_tokenizer
-from prefrestore.semantic.tokenizer import SemanticTokenizer
+from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+from prefrestore.pipeline.build import new_language_model, new_text_tokenizer
+from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import semantic as stage
 from prefrestore.training.images import to_signed
 from prefrestore.training.semantic import (

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from prefrestore.evaluation.sface import SFaceNetwork
-from prefrestore.presets import load_preset_pipeline
-from prefrestore.texture import conditioning
+from prefrestore.metrics.sface import SFaceNetwork
+from prefrestore.models.texture import conditioning
+from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training import encoder, everything
 from prefrestore.training.discriminator import LatentDiscriminator
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective

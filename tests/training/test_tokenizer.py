@@ -11,7 +11,7 @@ import torch
 
 from prefrestore.data.faces import load_face_set
 from prefrestore.data.mix import mix
-from prefrestore.semantic.tokenizer import SemanticTokenizer
+from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.training import tokenizer as stage
 from prefrestore.training.tokenizer import Config, identity_targets, measure, training_batch
 

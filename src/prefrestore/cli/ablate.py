@@ -48,16 +48,16 @@ def ablate(
     if "pipeline" in models:
         raise InvalidInputError("--model: 'pipeline' is the name of the base in the results, choose another one")
 
-    from prefrestore.atomic import written_beside
     from prefrestore.cli.evaluate import evaluator_for, progress_bar, said, show
-    from prefrestore.cli.restore import load_pipeline, pick_device
     from prefrestore.evaluation.ablation import PARTS, SHIPPED, variants
     from prefrestore.evaluation.columns import markdown
     from prefrestore.evaluation.provenance import metric_weights, pipeline_weights, versions
     from prefrestore.evaluation.results import Results
     from prefrestore.evaluation.run import run_sets
     from prefrestore.evaluation.systems import AS_LOADED, Restorer, System, Variant
-    from prefrestore.preference.adapter import adapter_names, load_adapter
+    from prefrestore.files.atomic import written_beside
+    from prefrestore.models.adapter import adapter_names, load_adapter
+    from prefrestore.pipeline.load import load_pipeline, pick_device
 
     place = pick_device(device.value)
     pipeline = load_pipeline(preset, None, place, "float32")
@@ -124,6 +124,6 @@ def named_folders(texts: list[str] | None, option: str) -> dict[str, Path]:
 
 def adapter_hashes(adapters: dict[str, Path]) -> dict[str, str]:
     """sha256 of each adapter's weights by its name; a folder that is no adapter is refused when it is loaded."""
-    from prefrestore.weights import file_hash
+    from prefrestore.files.weights import file_hash
 
     return {name: file_hash(folder / "adapter_model.safetensors") for name, folder in adapters.items()}

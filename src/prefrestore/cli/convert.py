@@ -20,8 +20,8 @@ def convert(
     shard_gb: Annotated[float, typer.Option(min=0.001, help="Largest file, in GB; about the memory needed.")] = 2,
 ) -> None:
     """Turn published weights into a folder that every command takes as --model; every tensor is accounted for."""
-    from prefrestore.reference.components import Architecture
-    from prefrestore.reference.convert import convert as run
+    from prefrestore.pipeline.published.components import Architecture
+    from prefrestore.pipeline.published.convert import convert as run
 
     run(
         source,

@@ -83,13 +83,13 @@ def evaluate(
     if reference_set is not None and inception is None:
         raise InvalidInputError("--reference-set is for FID and KID, which need --inception")
 
-    from prefrestore.cli.restore import load_pipeline, pick_device
     from prefrestore.evaluation.page import Gallery, write_page
     from prefrestore.evaluation.provenance import pipeline_weights, versions
     from prefrestore.evaluation.reference_set import Distribution
     from prefrestore.evaluation.results import Results
     from prefrestore.evaluation.run import run_sets
     from prefrestore.evaluation.systems import Restorer, System, Variant, finished
+    from prefrestore.pipeline.load import load_pipeline, pick_device
 
     metrics = evaluator_for(sets, samples, [network.value for network in without or []])
     systems: dict[str, System]

@@ -13,7 +13,7 @@ from prefrestore.cli.restore import Precision
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from prefrestore.memory import MemoryPlan
+    from prefrestore.pipeline.memory import MemoryPlan
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy", "pillow") + (
     "opencv-python-headless",
@@ -45,8 +45,8 @@ def info(
     from rich.console import Console
 
     from prefrestore.errors import WeightsError
-    from prefrestore.presets import PRESET_NAMES, load_preset
-    from prefrestore.weights import bundled_folder
+    from prefrestore.files.weights import bundled_folder
+    from prefrestore.pipeline.presets import PRESET_NAMES, load_preset
 
     console = Console(highlight=False)
     console.print(_versions())
@@ -74,8 +74,8 @@ def _print_plan(name: str, batch: int, dtype: str, card_gb: float) -> None:
     import torch
     from rich.console import Console
 
-    from prefrestore import memory
-    from prefrestore.presets import load_preset
+    from prefrestore.pipeline import memory
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(name)
     plans = {size: memory.make_plan(preset, batch=size, dtype=getattr(torch, dtype)) for size in {1, batch}}
@@ -119,7 +119,7 @@ def _print_plan(name: str, batch: int, dtype: str, card_gb: float) -> None:
 
 
 def _advice(plans: dict[int, MemoryPlan], card: int) -> str:
-    from prefrestore.memory import WAYS, advice
+    from prefrestore.pipeline.memory import WAYS, advice
 
     found = advice(plans, card)
     if found is None:
@@ -164,7 +164,7 @@ def _weights(name: str, folder: Path) -> Table:
     """Every weight file of a folder with its size and hash; raises WeightsError when one differs from its
     record.
     """
-    from prefrestore.weights import verify
+    from prefrestore.files.weights import verify
 
     table = _table(f"weights of {name}", "MB", "sha256")
     total = 0

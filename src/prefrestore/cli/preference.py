@@ -28,7 +28,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Of the split, new weights and batches.")] = 0,
 ) -> None:
     """Train a scorer on pairs that people judged; it resumes where it stopped."""
-    from prefrestore.training import judged
+    from prefrestore.preference import fit as judged
 
     config = judged.Config(
         judgements=tuple(judgements),
@@ -53,8 +53,8 @@ def score(
     import numpy as np
 
     from prefrestore.data.faces import read_face
-    from prefrestore.preference.scorer import load_bundled_scorer, load_scorer, score_all
-    from prefrestore.training.scorer import to_unit
+    from prefrestore.models.scorer import load_bundled_scorer, load_scorer, score_all
+    from prefrestore.preference.scorer_trainer import to_unit
 
     model = load_bundled_scorer() if scorer is None else load_scorer(scorer)
     faces = np.stack([read_face(path, model.config.image_size) for path in images])
@@ -66,8 +66,8 @@ def score(
 @app.command("show")
 def show(scorer: Scorer = None) -> None:
     """Print what a scorer is: its size, its configuration and its checked hashes."""
-    from prefrestore.preference.scorer import bundled_scorer_folder, load_scorer
-    from prefrestore.weights import verify
+    from prefrestore.files.weights import verify
+    from prefrestore.models.scorer import bundled_scorer_folder, load_scorer
 
     folder = bundled_scorer_folder() if scorer is None else scorer
     model = load_scorer(folder)

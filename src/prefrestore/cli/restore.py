@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from prefrestore.batch import Outcome
+    from prefrestore.restoration.batch import Outcome
 
 
 class Device(str, Enum):
@@ -129,11 +129,11 @@ def restore(
     """
     chosen = _numbers(faces)
 
-    from prefrestore.batch import PhotoRestorer, is_done, run_tasks
-    from prefrestore.cli.recipe import Recipe
-    from prefrestore.imageio import WRITABLE_SUFFIXES
-    from prefrestore.options import RestoreOptions
-    from prefrestore.plan import make_plan
+    from prefrestore.pictures.encode import WRITABLE_SUFFIXES
+    from prefrestore.restoration.batch import PhotoRestorer, is_done, run_tasks
+    from prefrestore.restoration.options import RestoreOptions
+    from prefrestore.restoration.plan import make_plan
+    from prefrestore.restoration.recipe import Recipe
 
     plan = make_plan(inputs, output, kept_suffixes=WRITABLE_SUFFIXES)
     options = RestoreOptions(
@@ -185,49 +185,6 @@ def restore(
         raise typer.Exit(1)
 
 
-def pick_device(name: str) -> str:
-    """``auto`` as the best device there is; InvalidInputError when the one that was named is not there."""
-    import torch
-
-    from prefrestore.errors import InvalidInputError
-
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        return next(device for device, found in there.items() if found)
-    if not there[name]:
-        raise InvalidInputError(f"--device {name}: this machine has no such device that torch can use")
-    return name
-
-
-def load_pipeline(
-    preset: str,
-    model: Path | None,
-    device: str,
-    dtype: str,
-    *,
-    preference: bool | Path = True,
-    offload: str = "none",
-    tile: bool = False,
-) -> Any:
-    """The preset's pipeline, or the one in the folder `model`, on `device`; ``offload``, ``tile``: as
-    `prefrestore.offload.place`. Raises WeightsError, InvalidInputError.
-    """
-    import diffusers
-    import torch
-    import transformers
-
-    from prefrestore.offload import place
-    from prefrestore.presets import load_preset_pipeline
-
-    # Loading takes a second; two libraries' bars about it would drown what the user asked for.
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    options = {"folder": model, "dtype": getattr(torch, dtype), "preference": preference}
-    pipeline = place(load_preset_pipeline(preset, **options), device, offload=offload, tile=tile)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
 def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
     """Print each outcome as it comes and the sums at the end; returns whether all went well.
 
@@ -238,7 +195,7 @@ def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from prefrestore.batch import count
+    from prefrestore.restoration.batch import count
 
     # Names of files are printed as they are: no markup, no colours guessed, no folding.
     console = Console(markup=False, highlight=False, soft_wrap=True)

@@ -21,19 +21,19 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-# Name of the command: (module of prefrestore.training with a dataclass `Config` and a `run(config)`, what it
+# Name of the command: (module of prefrestore with a dataclass `Config` and a `run(config)`, what it
 # is).
 STAGES = {
-    "autoencoder": ("autoencoder", "Images to latents and back."),
-    "tokenizer": ("tokenizer", "Images to discrete tokens that carry meaning."),
-    "semantic": ("semantic", "Step 1: the language model writes the clean image's tokens."),
-    "encoder": ("encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
-    "fidelity": ("fidelity", "Step 2: the flow restores texture under both conditions."),
-    "one-stage": ("one_stage", "Steps 1 and 2 at once, from random weights: what two stages are compared with."),
-    "preference": ("preference", "Step 3: human preference as a constraint, by reinforcement learning in the loop."),
-    "scorer": ("scorer", "The preference scorer, on pairs of known order."),
-    "assemble": ("assemble", "Put the trained parts together: one pipeline folder with its hashes."),
-    "all": ("everything", "Every stage in order, from folders of faces to a finished pipeline folder."),
+    "autoencoder": ("training.autoencoder", "Images to latents and back."),
+    "tokenizer": ("training.tokenizer", "Images to discrete tokens that carry meaning."),
+    "semantic": ("training.semantic", "Step 1: the language model writes the clean image's tokens."),
+    "encoder": ("training.encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
+    "fidelity": ("training.fidelity", "Step 2: the flow restores texture under both conditions."),
+    "one-stage": ("training.one_stage", "Steps 1 and 2 at once, from random weights, to compare with."),
+    "preference": ("preference.trainer", "Step 3: human preference as a constraint, by on-policy RL."),
+    "scorer": ("preference.scorer_trainer", "The preference scorer, on pairs of known order."),
+    "assemble": ("training.assemble", "Put the trained parts together: one pipeline folder with its hashes."),
+    "all": ("training.everything", "Every stage in order, from folders of faces to a finished pipeline folder."),
 }
 
 # Everything after the stage's name, --help included, is for the stage's own parser: building that one imports
@@ -57,7 +57,7 @@ def run_stage(stage: str, arguments: list[str]) -> None:
     from prefrestore.training.processes import leave, log_on_main
 
     name, sentence = STAGES[stage]
-    module = import_module(f"prefrestore.training.{name}")
+    module = import_module(f"prefrestore.{name}")
     parser = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
     parser.command(help=sentence, context_settings={"help_option_names": ["-h", "--help"]})(
         command_of(module.Config, partial(module.run, log=log_on_main))

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..errors import InvalidInputError, PrefRestoreError
-from .faces import SUFFIXES
+from prefrestore.data.faces import SUFFIXES
+from prefrestore.errors import InvalidInputError, PrefRestoreError
 
 ATTRIBUTES = ("gender", "age", "expression", "pose", "lighting", "glasses", "headwear")
 

@@ -15,8 +15,8 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import written_beside
-from ..errors import ImageReadError, InvalidInputError
+from prefrestore.errors import ImageReadError, InvalidInputError
+from prefrestore.files.atomic import written_beside
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
 SPLITS = ("train", "val", "synthetic")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
-from .faces import FaceSet
+from prefrestore.data.faces import FaceSet
+from prefrestore.errors import InvalidInputError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import written_beside
-from ..errors import ImageReadError, InvalidInputError, MissingDependencyError
-from .faces import default_cache_dir
+from prefrestore.data.faces import default_cache_dir
+from prefrestore.errors import ImageReadError, InvalidInputError, MissingDependencyError
+from prefrestore.files.atomic import written_beside
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 CAPTIONS = ("caption", "text", "txt")

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import ImageReadError, InvalidInputError
-from .faces import FaceSet, decode_face
-from .shard_files import Shard, open_shard, shard_files
+from prefrestore.data.faces import FaceSet, decode_face
+from prefrestore.data.shard_files import Shard, open_shard, shard_files
+from prefrestore.errors import ImageReadError, InvalidInputError
 
 WINDOW = 1024
 """How many consecutive samples are shuffled among each other."""

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..atomic import written_beside
-from ..errors import InvalidInputError, MissingDependencyError, WeightsError
+from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
+from prefrestore.files.atomic import written_beside
 
 PACKAGE, VERSION = "random_face", "2021.7.21.1"
 NATIVE_SIZE = 1024

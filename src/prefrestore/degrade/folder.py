@@ -10,10 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..atomic import written_beside
-from ..errors import ImageReadError, ImageWriteError, InvalidInputError, PrefRestoreError
-from .presets import DegradationMixture, DegradationRange, get_preset
-from .synthetic import Image, degrade
+from prefrestore.degrade.presets import DegradationMixture, DegradationRange, get_preset
+from prefrestore.degrade.synthetic import Image, degrade
+from prefrestore.errors import ImageReadError, ImageWriteError, InvalidInputError, PrefRestoreError
+from prefrestore.files.atomic import written_beside
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".jp2"})
 

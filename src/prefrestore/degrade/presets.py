@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import InvalidInputError
+from prefrestore.errors import InvalidInputError
 
 Interval = tuple[float, float]
 

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InvalidInputError
-from . import old_photo
-from .presets import DegradationMixture, DegradationRange, Interval, get_preset
+from prefrestore.degrade import old_photo
+from prefrestore.degrade.presets import DegradationMixture, DegradationRange, Interval, get_preset
+from prefrestore.errors import InvalidInputError
 
 Image = npt.NDArray[np.uint8]
 FloatImage = npt.NDArray[np.float32]

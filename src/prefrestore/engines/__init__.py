@@ -1,1 +1,1 @@
-"""Where the photos of a run are restored: in this process (`prefrestore.batch`), or on a Ray cluster."""
+"""Where the photos of a run are restored: in this process (`prefrestore.restoration.batch`), or on a Ray cluster."""

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from prefrestore.batch import Outcome, Status, is_done
 from prefrestore.errors import ImageWriteError
-from prefrestore.plan import Task
-from prefrestore.weights import file_hash
+from prefrestore.files.weights import file_hash
+from prefrestore.restoration.batch import Outcome, Status, is_done
+from prefrestore.restoration.plan import Task
 
 MANIFEST_NAME = "manifest.jsonl"
 

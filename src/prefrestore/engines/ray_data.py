@@ -1,4 +1,4 @@
-"""``--engine ray``: the photo path of `prefrestore.batch` as one Ray Data operator, one model actor a device."""
+"""``--engine ray``: `prefrestore.restoration.batch` as one Ray Data operator, one model actor a device."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prefrestore.batch import Outcome, run_tasks
 from prefrestore.engines.manifest import Entry, InputFacts, Manifest
 from prefrestore.engines.rounds import drive
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
-from prefrestore.plan import Task
+from prefrestore.restoration.batch import Outcome, run_tasks
+from prefrestore.restoration.plan import Task
 
 # Photos of one Ray Data execution: each is a block of its own that the driver keeps account of, and the models are
 # loaded once in that many photos.
@@ -130,8 +130,8 @@ def restore_on_ray(
     device: str = "auto",
     workers: int | None = None,
 ) -> Iterator[Outcome]:
-    """`prefrestore.batch.run_tasks` on a cluster: the one that ``RAY_ADDRESS`` or ``ray start`` on this machine names,
-    else one that is started here for the run. Outcomes come as the photos are finished.
+    """`prefrestore.restoration.batch.run_tasks` on a cluster: the one that ``RAY_ADDRESS`` or ``ray start`` on this
+    machine names, else one that is started here for the run. Outcomes come as the photos are finished.
 
     Args:
         jobs: photos that each worker has in hand at a time.

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefrestore.batch import Outcome, is_done
 from prefrestore.engines.manifest import Entry, InputFacts, Manifest, fingerprint, verdict
-from prefrestore.plan import Task
+from prefrestore.restoration.batch import Outcome, is_done
+from prefrestore.restoration.plan import Task
 
 MAX_TRIES = 3
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
-from prefrestore.evaluation.metrics import psnr, ssim
-from prefrestore.evaluation.niqe import niqe
+from prefrestore.metrics.niqe import niqe
+from prefrestore.metrics.pixels import psnr, ssim
 
 METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "identity", "landmarks", "niqe", "musiq")
 MODELS = ("lpips_alex", "lpips_vgg", "identity", "landmarks", "musiq")
@@ -96,12 +96,12 @@ class Evaluator:
         self._faces = (FaceDetector(), IdentityEmbedder())
 
     def _load_marks(self) -> None:
-        from prefrestore.evaluation.landmarks import LandmarkMeter
+        from prefrestore.metrics.landmarks import LandmarkMeter
 
         self._marks = LandmarkMeter()
 
     def _load_musiq(self) -> None:
-        from prefrestore.evaluation.musiq import MUSIQ, weights_path
+        from prefrestore.metrics.musiq import MUSIQ, weights_path
 
         self._musiq = MUSIQ(weights_path())
 
@@ -163,7 +163,7 @@ class Evaluator:
 
             row |= {"identity": cosine(seen.vector, frame.seen.vector), "fallback": seen.fallback}
         if seen.landmarks is not None and frame.seen.landmarks is not None:
-            from prefrestore.evaluation.landmarks import mean_distance
+            from prefrestore.metrics.landmarks import mean_distance
 
             row["landmarks"] = mean_distance(seen.landmarks, frame.seen.landmarks)
         return row
@@ -218,7 +218,7 @@ def summarise(rows: list[dict[str, float | None]]) -> dict[str, Any]:
 
 
 def _lpips(net: str) -> Any:
-    from prefrestore.evaluation.lpips import LPIPS
+    from prefrestore.metrics.lpips import LPIPS
 
     return LPIPS("vgg" if net == "vgg" else "alex")
 

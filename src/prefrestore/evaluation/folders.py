@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.plan import PICTURE_SUFFIXES
+from prefrestore.restoration.plan import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,11 +14,11 @@ from PIL import Image
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.evaluation.evaluator import Evaluator, Frame, Observation
 from prefrestore.evaluation.folders import Face
-from prefrestore.evaluation.metrics import sharpness
 from prefrestore.evaluation.systems import Picture, Sample, System
+from prefrestore.metrics.pixels import sharpness
 
 if TYPE_CHECKING:
-    from prefrestore.evaluation.inception import InceptionV3
+    from prefrestore.metrics.inception import InceptionV3
 
 Values = dict[str, "float | None"]
 
@@ -99,7 +99,7 @@ def measure(
 
 
 def _read(face: Face) -> tuple[Picture, Picture | None]:
-    from prefrestore.imageio import read_photo
+    from prefrestore.pictures.read import read_photo
 
     path = face.restored or face.lq
     if path is None:
@@ -154,8 +154,8 @@ def _measured(
 def _spread(
     evaluator: Evaluator, frame: Frame, pictures: list[Picture], seen: list[Observation], samples: list[Sample]
 ) -> Values:
-    """The measures of `prefrestore.uncertainty.spread` for the samples of one face, at the pipeline's own size."""
-    from prefrestore.uncertainty import spread
+    """The measures of `prefrestore.metrics.spread` for the samples of one face, at the pipeline's own size."""
+    from prefrestore.metrics import spread
 
     row: Values = {"pixel_std": float(spread.pixel_std(np.stack([sample.picture for sample in samples])).mean())}
     if all("alex" in sight.features for sight in seen):

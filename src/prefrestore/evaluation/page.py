@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from prefrestore.atomic import written_beside
 from prefrestore.evaluation.columns import COLUMNS, Row, shown, used
 from prefrestore.evaluation.measure import Measured
 from prefrestore.evaluation.results import Results
+from prefrestore.files.atomic import written_beside
 
 _SIDE = 160
 _SHOWN = 8

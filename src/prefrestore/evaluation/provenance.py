@@ -8,7 +8,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from prefrestore.weights import file_hash
+from prefrestore.files.weights import file_hash
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "opencv-python-headless", "pillow", "dlib-bin")
 
@@ -28,13 +28,13 @@ def versions() -> dict[str, str]:
 
 def metric_weights(available: Sequence[str], inception: Path | None = None) -> dict[str, dict[str, str]]:
     """By metric: the network and the sha256 of its file, for NIQE and what is available (`Evaluator.available`)."""
-    from prefrestore.evaluation.cache import cached_file
-    from prefrestore.evaluation.landmarks import shapes_path
-    from prefrestore.evaluation.lpips import weight_file
-    from prefrestore.evaluation.musiq import WEIGHT_FILE
     from prefrestore.faces.onnx import SFACE, SHA256, YUNET
+    from prefrestore.files.cache import cached_file
+    from prefrestore.metrics.landmarks import shapes_path
+    from prefrestore.metrics.lpips import weight_file
+    from prefrestore.metrics.musiq import WEIGHT_FILE
 
-    niqe = Path(str(resources.files("prefrestore.evaluation") / "niqe_faces.npz"))
+    niqe = Path(str(resources.files("prefrestore.metrics") / "niqe_faces.npz"))
     found = {"niqe": {"network": "Gaussian of 36 features, own fit", "sha256": file_hash(niqe)}}
     for net, name in (("alex", "AlexNet"), ("vgg", "VGG16")):
         if f"lpips_{net}" in available:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrestore.atomic import written_beside
 from prefrestore.errors import ImageReadError, InvalidInputError
-from prefrestore.evaluation.distribution import frechet_distance, kernel_distance
 from prefrestore.evaluation.folders import pictures_in
-from prefrestore.evaluation.inception import InceptionV3
 from prefrestore.evaluation.provenance import metric_weights
 from prefrestore.evaluation.results import Results
-from prefrestore.weights import file_hash
+from prefrestore.files.atomic import written_beside
+from prefrestore.files.weights import file_hash
+from prefrestore.metrics.distribution import frechet_distance, kernel_distance
+from prefrestore.metrics.inception import InceptionV3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ def load_reference_set(path: Path, extractor: InceptionV3, network: str) -> Refe
         if made_by != network:
             raise InvalidInputError(f"{path} holds features of another network (sha256 {made_by[:12]}...)")
         return ReferenceSet(title=path.name, features=features)
-    from prefrestore.imageio import read_photo
+    from prefrestore.pictures.read import read_photo
 
     try:
         rows = [extractor.of(read_photo(picture).rgb8()) for picture in pictures_in(path).values()]

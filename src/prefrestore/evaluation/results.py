@@ -9,11 +9,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefrestore.atomic import written_beside
 from prefrestore.errors import InvalidInputError
 from prefrestore.evaluation.columns import COLUMNS, Row, summarise
 from prefrestore.evaluation.folders import FaceSet
 from prefrestore.evaluation.measure import Measured, SetAside
+from prefrestore.files.atomic import written_beside
 
 FORMAT = 1
 

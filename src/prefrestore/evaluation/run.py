@@ -16,7 +16,7 @@ from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.systems import System
 
 if TYPE_CHECKING:
-    from prefrestore.evaluation.inception import InceptionV3
+    from prefrestore.metrics.inception import InceptionV3
 
 _SAVE_EVERY = 20.0
 

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from prefrestore.evaluation.folders import Face
-from prefrestore.preference.adapter import adapter_names, using_adapter
+from prefrestore.models.adapter import adapter_names, using_adapter
 
 if TYPE_CHECKING:
-    from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.texture.conditioning import Conditions
+    from prefrestore.models.texture.conditioning import Conditions
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 Picture = NDArray[np.uint8]
 AS_LOADED = "as loaded"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.faces import onnx
+from prefrestore.pictures.opencv import quiet_opencv
 
 TILE = 1280  # px; the network's memory for one tile is about 100 MB
 OVERLAP = 160  # px; a face smaller than this lies whole in one tile, a larger one is found in a coarser pass
@@ -62,7 +63,7 @@ class FaceDetector:
         self.nms = nms
         # The network keeps its input inside, so photos that are restored side by side take turns.
         self._lock = threading.Lock()
-        with onnx.quiet_opencv():
+        with quiet_opencv():
             path = str(onnx.model_path(onnx.YUNET))
             self._network = cv2.FaceDetectorYN.create(path, "", (320, 320), threshold, 0.3, 5000)
 
@@ -140,7 +141,7 @@ class FaceDetector:
         # The network halves its input five times; a picture below one such cell has no place for a face.
         if min(height, width) < 8:
             return np.zeros((0, 15))
-        with self._lock, onnx.quiet_opencv():
+        with self._lock, quiet_opencv():
             self._network.setInputSize((width, height))
             rows = self._network.detect(tile)[1]
         if rows is None:

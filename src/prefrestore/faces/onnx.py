@@ -8,13 +8,9 @@ block-quantised to int8.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-
-import cv2
 
 from prefrestore.errors import MissingDependencyError, WeightsError
 
@@ -49,15 +45,3 @@ def model_path(name: str) -> Path:
             f"{path} does not have the expected sha256 {SHA256[name][:12]}...: reinstall {PACKAGE}==1.1.1"
         )
     return path
-
-
-@contextmanager
-def quiet_opencv() -> Iterator[None]:
-    """Hold OpenCV's log at errors: version 5 warns at each new detector that its engine has no targets."""
-    logging = cv2.utils.logging
-    before = logging.getLogLevel()
-    logging.setLogLevel(logging.LOG_LEVEL_ERROR)
-    try:
-        yield
-    finally:
-        logging.setLogLevel(before)

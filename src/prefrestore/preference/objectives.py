@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.texture.flow import clean_estimate
+from prefrestore.models.texture.flow import clean_estimate
 
 Parts = dict[str, Tensor]
 
@@ -97,7 +97,7 @@ def grpo_loss(
 
     Args:
         log_prob, old_log_prob: of the steps under the trained policy and under the one that took them, (B,), in nats
-            per dimension (`prefrestore.texture.sampler.gaussian_log_prob`).
+            per dimension (`prefrestore.models.texture.sampler.gaussian_log_prob`).
         advantage: (B,), finite; that of the restoration that the step led to.
         clip_range: c; with log-probabilities per dimension ratios move little, and 1e-4 is a usual range.
         kl: to the reference, (B,), see `gaussian_kl`.
@@ -118,7 +118,7 @@ def grpo_loss(
 def gaussian_kl(mean: Tensor, mean_reference: Tensor, std: Tensor) -> Tensor:
     """KL divergence of two steps with one std: ``(mean - mean_ref)^2 / (2 std^2)``, in nats per dimension: (B,).
 
-    Flow-GRPO's KL to the reference. Means (B,C,h,w) and std (B,1,1,1) from `prefrestore.texture.sampler.sde_moments`;
+    Flow-GRPO's KL to the reference. Means (B,C,h,w) and std (B,1,1,1) from `sampler.sde_moments`;
     no gradient to the reference.
     """
     return _sample_mean((mean - mean_reference.detach()) ** 2 / (2 * std**2))

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from prefrestore.atomic import written_beside
+from prefrestore.files.atomic import written_beside
 from prefrestore.preference.known_order import CHAINS, MILDER, degraded
 
 if TYPE_CHECKING:
     from prefrestore.data.faces import FaceSet
-    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 SETTINGS = ((1, 0.0), (1, 0.3), (1, 1.0), (3, 0.0))
 """(steps, fidelity): as sharp as one step makes it, the compact default, the smooth posterior mean, and three steps."""

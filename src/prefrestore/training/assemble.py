@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from prefrestore.files.weights import write_hashes
 from prefrestore.training import fidelity
 from prefrestore.training.pairs import degraded_batch, load_validation
-from prefrestore.weights import write_hashes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class Config:
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     """Write ``destination`` and report the sizes and the difference that half precision makes to the pictures."""
-    from prefrestore.presets import load_preset_pipeline
+    from prefrestore.pipeline.build import load_preset_pipeline
 
     stage = fidelity.Config(
         data=config.data, output_dir=config.output_dir, preset=config.preset, start_from=config.output_dir

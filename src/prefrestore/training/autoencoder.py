@@ -19,7 +19,7 @@ from prefrestore.training.stage import StageConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +119,8 @@ def train(
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train a new autoencoder of the preset's architecture and write ``output_dir/autoencoder``."""
-    from prefrestore.presets import load_preset
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     mixed = load_training_mix(config.data, preset.face_size)
@@ -130,7 +130,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     autoencoder = ResidualAutoencoder(**preset.autoencoder)
     perceptual = None
     if config.perceptual_weight > 0:
-        from prefrestore.evaluation.lpips import LPIPS
+        from prefrestore.metrics.lpips import LPIPS
 
         perceptual = LPIPS("alex").requires_grad_(False)
     trainer = train(autoencoder, faces, validation, config, perceptual, log)

@@ -30,7 +30,7 @@ from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
-    from prefrestore.texture.lq_encoder import LatentEncoder
+    from prefrestore.models.texture.lq_encoder import LatentEncoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +69,9 @@ class EncoderObjective(nn.Module):
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the LQ encoder behind the finished autoencoder and write ``output_dir/lq_encoder``."""
-    from prefrestore.presets import load_preset
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.lq_encoder import LatentEncoder, lq_latents
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     accelerator = new_accelerator()

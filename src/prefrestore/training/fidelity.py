@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from prefrestore.texture.conditioning import Connectors
+from prefrestore.models.texture.conditioning import Connectors
 from prefrestore.training.components import component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
 from prefrestore.training.images import grid, to_signed
@@ -27,7 +27,7 @@ from prefrestore.training.pairs import degraded_batch, load_validation
 from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
-    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
 SAMPLE_STEPS = 2
@@ -80,11 +80,11 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
     from diffusers import SanaTransformer2DModel
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-    from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.presets import load_preset
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.lq_encoder import LatentEncoder
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.evaluation.lpips import random_view
-from prefrestore.texture import flow, sampler
-from prefrestore.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
+from prefrestore.metrics.lpips import random_view
+from prefrestore.models.texture import flow, sampler
+from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
 
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
 
-    from prefrestore.evaluation.sface import SFaceNetwork
-    from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.metrics.sface import SFaceNetwork
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +78,11 @@ class FlowObjective(nn.Module):
         """
         networks: dict[str, Any] = {}
         if losses.perceptual_weight > 0:
-            from prefrestore.evaluation.lpips import LPIPS
+            from prefrestore.metrics.lpips import LPIPS
 
             networks["perceptual"] = LPIPS("alex")
         if losses.identity_weight > 0:
-            from prefrestore.evaluation.sface import SFaceNetwork
+            from prefrestore.metrics.sface import SFaceNetwork
 
             networks["identity"] = SFaceNetwork()
         if losses.decoder_weight > 0:
@@ -185,7 +185,7 @@ class FlowObjective(nn.Module):
 
     def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
         """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""
-        from prefrestore.evaluation.sface import crop_faces, random_jitter
+        from prefrestore.metrics.sface import crop_faces, random_jitter
 
         assert self.identity is not None
         jitter = random_jitter(len(images), generator)

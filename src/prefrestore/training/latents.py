@@ -23,7 +23,7 @@ from prefrestore.training.processes import main_process_first
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
-    from prefrestore.pipeline import PrefRestorePipeline
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
 @dataclass(frozen=True, kw_only=True)

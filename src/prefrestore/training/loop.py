@@ -27,7 +27,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.training import processes
+from prefrestore.training import processes, sharding
 from prefrestore.training.progress import progress
 
 Batch = Mapping[str, Any]
@@ -141,7 +141,7 @@ class Trainer:
         now, extra = dict(objective.named_parameters()), self.extra_tensors
         self.trained = {name: now[name] for name in self.trained}
         self.extra_tensors = {key: now[names[id(v)]] if id(v) in names else v for key, v in extra.items()}
-        self.sharded = any(processes.is_sharded(p) for p in now.values())
+        self.sharded = any(sharding.is_sharded(p) for p in now.values())
         self.average = {name: p.detach().clone() for name, p in self.trained.items()}
         self.step, self.micro_batches = 0, config.micro_batches or self.accelerator.num_processes
         self.state_file = Path(config.output_dir) / "state.safetensors"
@@ -180,7 +180,7 @@ class Trainer:
             if missing:
                 more = len(missing) - 1
                 raise WeightsError(f"{self.state_file}: this checkpoint has no {missing[0]} (and {more} more)")
-            cut = processes.cut_like
+            cut = sharding.cut_like
             with torch.no_grad():
                 for name, value in self.extra_tensors.items():
                     value.copy_(cut(file.get_tensor(f"extra.{name}"), value))
@@ -229,14 +229,14 @@ class Trainer:
                 accelerator.backward(losses["loss"] / len(batches))
             told.append({key: float(value.detach()) for key, value in losses.items()})
         # DeepSpeed has clipped and stepped by now, and tells the norm; what follows changes nothing then.
-        norm = processes.whole(accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip))
+        norm = sharding.whole(accelerator.clip_grad_norm_(self.trained.values(), config.gradient_clip))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         # The average starts fast and slows down to its decay, or the first weights would linger in short runs.
         decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            averages, values = ([processes.piece(p) for p in kept.values()] for kept in (self.average, self.trained))
+            averages, values = ([sharding.piece(p) for p in kept.values()] for kept in (self.average, self.trained))
             torch._foreach_lerp_(averages, values, 1 - decay)
         means = {key: sum(row[key] for row in told) / len(told) for key in told[0]}
         return processes.mean_over_processes(accelerator, means) | {"gradient_norm": float(norm)}

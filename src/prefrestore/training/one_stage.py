@@ -24,7 +24,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.texture.lq_encoder import lq_latents
+from prefrestore.models.texture.lq_encoder import lq_latents
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.components import component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
@@ -34,9 +34,9 @@ from prefrestore.training.pairs import Faces, degraded_batch, load_training_face
 from prefrestore.training.processes import is_main_process, main_process_first, new_accelerator
 
 if TYPE_CHECKING:
-    from prefrestore.pipeline import PrefRestorePipeline
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.lq_encoder import LatentEncoder
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 FINISHED = ("autoencoder", "lq_encoder", "image_tokenizer")
 """The components that are trained before, in the two stages as in the one."""
@@ -119,11 +119,11 @@ def new_pipeline(config: Config, captions: Sequence[str]) -> PrefRestorePipeline
         WeightsError: a finished component is missing.
         InvalidInputError: the tokenizer reads faces of another size than the denoiser restores.
     """
-    from prefrestore.presets import load_preset
-    from prefrestore.presets.build import random_pipeline
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
-    from prefrestore.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.texture.lq_encoder import LatentEncoder
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.pipeline.build import random_pipeline
+    from prefrestore.pipeline.presets import load_preset
 
     pipeline = random_pipeline(load_preset(config.preset), seed=config.seed, captions=captions)
     classes: tuple[Any, ...] = (ResidualAutoencoder, LatentEncoder, SemanticTokenizer)
@@ -172,7 +172,7 @@ def batch_of(faces: Faces, config: Config, step: int) -> dict[str, object]:
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the language model, the connectors and the denoiser together; write them under ``output_dir``."""
-    from prefrestore.presets import load_preset
+    from prefrestore.pipeline.presets import load_preset
 
     take_over(config)
     size = load_preset(config.preset).face_size

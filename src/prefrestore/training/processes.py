@@ -1,6 +1,6 @@
 """Several processes, one run: who does what, and parameters that lie in pieces on several devices.
 
-Accelerate starts and joins the processes (`accelerate launch`, presets/accelerate/*.yaml). One process needs none of
+Accelerate starts and joins the processes (`accelerate launch`, training/accelerate/*.yaml). One process needs none of
 this and goes through it unchanged.
 """
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError
+from prefrestore.training.sharding import Moments, is_sharded, whole
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which fills caches alone."""
@@ -61,11 +62,11 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
         accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise InvalidInputError("sharding is FSDP2 here: set fsdp_version to 2, as presets/accelerate/fsdp.yaml does")
+        raise InvalidInputError("sharding is FSDP2 here: set fsdp_version to 2, as training/accelerate/fsdp.yaml does")
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        from prefrestore.training.zero import check_zero
+        from prefrestore.training.deepspeed import check_deepspeed
 
-        check_zero(accelerator)
+        check_deepspeed(accelerator)
     if tracker != "none":
         accelerator.init_trackers("tracker")
     return accelerator
@@ -130,54 +131,6 @@ def wrap_repeated_blocks(objective: nn.Module) -> None:
     objective._no_split_modules = sorted({type(block).__name__ for row in rows for block in row} & named)  # type: ignore[assignment]
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether this process holds only a piece of it."""
-    return hasattr(tensor, "full_tensor")
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor itself, its pieces gathered from all processes where it is sharded (all of them must call)."""
-    return tensor.full_tensor() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def piece(tensor: Tensor) -> Tensor:
-    """What this process holds of it, sharing its memory."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def cut_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, cut and placed as ``like`` is (all processes must call)."""
-    if not is_sharded(like):
-        return value.to(like.device)
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    assert isinstance(like, DTensor)
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-
-
-class Moments:
-    """The optimiser's moments by parameter. `prefrestore.training.zero` has the same for DeepSpeed.
-
-    Args:
-        optimizer: what Accelerate made of the optimiser.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
-
-    def get(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The tensors, cut like the parameter or whole; none before its first step. Every process must call."""
-        return dict(self.optimizer.state.get(parameter, {}))
-
-    def put(self, parameter: Tensor, moments: Mapping[str, Tensor]) -> None:
-        """Go on from whole tensors. Every process must call."""
-        cut = {key: value if key == "step" else cut_like(value, parameter) for key, value in moments.items()}
-        self.optimizer.state[parameter] = cut
-
-    def parameters_were_read(self) -> None:
-        """To be called when a checkpoint's parameters are in place."""
-
-
 def prepare(
     accelerator: Accelerator, objective: nn.Module, optimizer: torch.optim.Optimizer, *, clip: float, low: bool
 ) -> tuple[nn.Module, torch.optim.Optimizer, Moments]:
@@ -187,9 +140,9 @@ def prepare(
     """
     wrap_repeated_blocks(objective)
     if accelerator.distributed_type == DistributedType.DEEPSPEED:
-        from prefrestore.training.zero import prepare_zero
+        from prefrestore.training.deepspeed import prepare_deepspeed
 
-        return prepare_zero(accelerator, objective, optimizer, clip=clip, low=low)
+        return prepare_deepspeed(accelerator, objective, optimizer, clip=clip, low=low)
     module, optimizer = accelerator.prepare(objective, optimizer)
     return module, optimizer, Moments(optimizer)
 

@@ -16,8 +16,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from prefrestore.semantic.instruction import ImageVocabulary, build_chats
-from prefrestore.semantic.integrator import TeacherForced, teacher_forced, write_tokens
+from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
+from prefrestore.models.semantic.integrator import TeacherForced, teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
@@ -28,7 +28,7 @@ from prefrestore.training.stage import StageConfig
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 
 # (queries (B,N+1,D), clean images (B,3,H,W) in [-1,1], generator) -> scalar. A module's parameters are
 # trained too.
@@ -188,9 +188,9 @@ def run(
     Args:
         flow_loss, flow_weight: the flow term of scales that have a denoiser, and its weight.
     """
-    from prefrestore.presets import load_preset
-    from prefrestore.presets.build import new_language_model, new_text_tokenizer
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.pipeline.build import new_language_model, new_text_tokenizer
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     image_tokenizer = SemanticTokenizer.from_pretrained(component_folder(config.output_dir, "image_tokenizer")).eval()

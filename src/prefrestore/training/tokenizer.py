@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.atomic import written_beside
 from prefrestore.data.faces import FaceSet, default_cache_dir
 from prefrestore.degrade import degrade
-from prefrestore.semantic.quantizer import perplexity
+from prefrestore.files.atomic import written_beside
+from prefrestore.models.semantic.quantizer import perplexity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
@@ -25,7 +25,7 @@ from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from prefrestore.data.mix import FaceMix
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 
 # A mirrored face's left eye is the right eye of the original: the order of the five points after a flip.
 MIRRORED_POINTS = (1, 0, 2, 4, 3)
@@ -147,8 +147,8 @@ def measure(
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the tokenizer and write ``output_dir/image_tokenizer``."""
-    from prefrestore.presets import load_preset
-    from prefrestore.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     tokenizer = SemanticTokenizer(**preset.image_tokenizer)

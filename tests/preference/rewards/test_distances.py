@@ -42,7 +42,7 @@ def test_psnr_of_equal_pictures_has_a_finite_gradient(noise: Noise) -> None:
 
 @pytest.fixture
 def lpips_weights(tmp_path: Path) -> Path:
-    from prefrestore.evaluation.lpips import LPIPS
+    from prefrestore.metrics.lpips import LPIPS
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
@@ -53,7 +53,7 @@ def lpips_weights(tmp_path: Path) -> Path:
 def test_lpips_is_minus_the_distance_and_shares_references(
     noise: Noise, climbs: Climbs, lpips_weights: Path
 ) -> None:
-    from prefrestore.evaluation.lpips import LPIPS
+    from prefrestore.metrics.lpips import LPIPS
 
     reward = build_reward("lpips", weights=lpips_weights)
     assert reward.name == "lpips_alex"

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from prefrestore.errors import WeightsError
+from prefrestore.models.scorer import PreferenceScorer, save_scorer
 from prefrestore.preference.rewards import build_reward
 from prefrestore.preference.rewards.base import RewardContext
-from prefrestore.preference.scorer import PreferenceScorer, save_scorer
 
 
 def small() -> Any:

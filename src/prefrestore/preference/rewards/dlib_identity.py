@@ -35,7 +35,7 @@ class DlibIdentityReward(ImageReward):
     needs_reference = True
 
     def __init__(self) -> None:
-        from prefrestore.evaluation.landmarks import LandmarkMeter
+        from prefrestore.metrics.landmarks import LandmarkMeter
 
         self._meter = LandmarkMeter()
         import dlib

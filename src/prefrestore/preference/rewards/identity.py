@@ -24,7 +24,7 @@ class IdentityReward(ImageReward):
     differentiable = True
 
     def __init__(self) -> None:
-        from prefrestore.evaluation.sface import SFaceNetwork
+        from prefrestore.metrics.sface import SFaceNetwork
 
         self.network = SFaceNetwork()
 

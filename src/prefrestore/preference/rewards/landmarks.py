@@ -63,8 +63,8 @@ class LandmarkReward(ImageReward):
 
 def _yunet() -> Callable[[Picture], DistanceTo]:
     """Ground truth -> (picture -> distance of the five points, of the face next to the ground truth's largest)."""
-    from prefrestore.evaluation.landmarks import mean_distance
     from prefrestore.faces.detect import FaceDetector
+    from prefrestore.metrics.landmarks import mean_distance
 
     detector = FaceDetector()
 
@@ -85,7 +85,7 @@ def _yunet() -> Callable[[Picture], DistanceTo]:
 
 def _dlib() -> Callable[[Picture], DistanceTo]:
     """Ground truth -> (picture -> distance of the 68 points)."""
-    from prefrestore.evaluation.landmarks import LandmarkMeter, mean_distance
+    from prefrestore.metrics.landmarks import LandmarkMeter, mean_distance
 
     meter = LandmarkMeter()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from prefrestore.evaluation.lpips import LPIPS, Net, random_view
+from prefrestore.metrics.lpips import LPIPS, Net, random_view
 from prefrestore.preference.rewards.base import ImageReward, RewardContext, distinct
 
 

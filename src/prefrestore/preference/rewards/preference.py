@@ -35,7 +35,7 @@ class PreferenceReward(ImageReward):
 
 
 def _load(folder: str | Path | None) -> nn.Module:
-    from prefrestore.preference.scorer import load_bundled_scorer, load_scorer
+    from prefrestore.models.scorer import load_bundled_scorer, load_scorer
 
     try:
         return load_bundled_scorer() if folder is None else load_scorer(folder)

@@ -1,0 +1,40 @@
+"""Files that are either whole or not there: written beside their place and renamed into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prefrestore.errors import ImageWriteError
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """Gives a temporary path in the folder of `path` (which is made) and moves it to `path` when the block
+    succeeds.
+
+    When the block raises, nothing is left behind and an older `path` is untouched. A failure of the file
+    system (no space, no permission, a folder in the way) becomes ImageWriteError naming `path`.
+    """
+    part: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=f".part{path.suffix}", dir=path.parent)
+        os.close(handle)
+        part = Path(name)
+        # mkstemp makes the file private; the finished one gets the rights that a plain open() would have
+        # given.
+        mask = os.umask(0)
+        os.umask(mask)
+        part.chmod(0o666 & ~mask)
+        yield part
+        os.replace(part, path)
+        part = None
+    except OSError as error:
+        raise ImageWriteError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if part is not None:
+            part.unlink(missing_ok=True)

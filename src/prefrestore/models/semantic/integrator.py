@@ -1,0 +1,79 @@
+"""The language model under teacher forcing, and a new one; `prefrestore.models.semantic.decoding` lets it write."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from prefrestore.models.semantic.decoding import Written, check_length, visible, write_tokens
+from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
+
+if TYPE_CHECKING:
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+__all__ = ["TeacherForced", "Written", "build_language_model", "teacher_forced", "write_tokens"]
+
+
+class TeacherForced(NamedTuple):
+    """loss: scalar, mean cross-entropy in nats over the N tokens and ``<im_end>``. accuracy: scalar, share of
+    the N tokens that come first within the image vocabulary. queries: (B,N+1,D) as in `Written`. image_loss:
+    (B,N) cross-entropy of each image token."""
+
+    loss: Tensor
+    accuracy: Tensor
+    queries: Tensor
+    image_loss: Tensor
+
+
+def teacher_forced(
+    model: Qwen3ForCausalLM, chat: ChatInputs, tokens: Tensor, vocabulary: ImageVocabulary
+) -> TeacherForced:
+    """One pass over the chat, the true tokens (B,N) and ``<im_end>``: next-token losses and hidden states.
+
+    Raises:
+        InvalidInputError: as `write_tokens`, or a token lies outside the codebook.
+    """
+    count, num_tokens = tokens.shape
+    check_length(model, chat, num_tokens)
+    chat, tokens = chat.to(model.device), tokens.to(model.device)
+    ids = vocabulary.to_ids(tokens)
+    steps = torch.arange(1, num_tokens + 1, device=model.device)
+    mask = torch.cat([chat.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1)
+    slots = torch.arange(mask.shape[1], device=model.device).expand(count, -1)
+    output = model.model(
+        input_ids=torch.cat([chat.input_ids, ids], dim=1),
+        # None is plain causality.
+        attention_mask={"full_attention": None if bool(mask.all()) else visible(slots, mask)},
+        position_ids=torch.cat([chat.positions, chat.positions[:, -1:] + steps], dim=1),
+        use_cache=False,
+    )
+    queries = output.last_hidden_state[:, -num_tokens - 1 :]
+    logits = model.lm_head(queries).float()
+    targets = torch.cat([ids, ids.new_full((count, 1), vocabulary.end)], dim=1)
+    losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+    image_logits = logits[:, :-1, vocabulary.first : vocabulary.first + vocabulary.size]
+    accuracy = (image_logits.argmax(-1) == tokens).float().mean()
+    return TeacherForced(losses.mean(), accuracy, queries, losses[:, :-1])
+
+
+def build_language_model(config: Qwen3Config, generator: torch.Generator) -> Qwen3ForCausalLM:
+    """A new model whose weights come from ``generator`` alone.
+
+    Normal with the configuration's ``initializer_range``; the layers that add to the residual stream are
+    divided by sqrt(2 layers) (GPT-2's rule), so that depth does not raise its variance.
+    """
+    from transformers import Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM(config)
+    std, residual = config.initializer_range, (2 * config.num_hidden_layers) ** -0.5
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                parameter.fill_(1)  # Qwen3 has no biases here: every vector is the weight of a norm
+                continue
+            scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+            parameter.normal_(0, std * scale, generator=generator)
+    return model

@@ -1,0 +1,310 @@
+"""PrefRestorePipeline: aligned low-quality faces in, restored faces out."""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, DiffusionPipeline, SanaTransformer2DModel
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.models.adapter import preference_apart
+from prefrestore.models.offload import at_work
+from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
+from prefrestore.models.semantic.integrator import write_tokens
+from prefrestore.models.semantic.ta_tok import TATok
+from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+from prefrestore.models.texture import flow, sampler
+from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+from prefrestore.models.texture.conditioning import (
+    Conditions,
+    Connectors,
+    conditional_velocity,
+    embed_latents,
+)
+from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+from prefrestore.pipeline.inputs import ImageInput, as_output, one_generator_each, prepare_faces
+from prefrestore.pipeline.published import hub, procedure
+
+_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder)
+COMPONENTS = {component.__name__: component for component in _OWN}
+"""This package's own component classes, by the names that pipeline folders hold."""
+
+
+@dataclass
+class RestorationOutput(BaseOutput):
+    """images: what ``output_type`` asked for, ``num_images_per_prompt`` in a row for each face."""
+
+    images: Any
+
+
+class PrefRestorePipeline(DiffusionPipeline):
+    """Pref-Restore (arXiv 2601.19506): tokens, dense latent queries, and a flow from the LQ latents to clean ones.
+
+    Args:
+        image_tokenizer: image -> discrete tokens.
+        text_tokenizer: chat -> ids, image tokens included.
+        language_model: causal LM that writes the clean image's tokens.
+        connectors: LM states and LQ tokens -> the denoiser's condition.
+        autoencoder: latents -> image (and, in training, image -> target latents).
+        lq_encoder: makes the LQ latents an estimate of the clean ones (`prefrestore.models.texture.lq_encoder`).
+        transformer: the denoiser.
+        face_size: side of the faces, in pixels.
+        start, noise_scale, residual_std: the flow's source and parametrisation (`presets.FlowConfig`).
+        num_inference_steps, guidance_scale, fidelity, solver: defaults of a call.
+        answer_position: see `prefrestore.models.semantic.instruction.build_chats`.
+        preset: name of the preset it was made from.
+    """
+
+    _optional_components = ["lq_encoder"]
+    model_cpu_offload_seq = "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder"
+
+    def __init__(
+        self,
+        image_tokenizer: SemanticTokenizer | TATok,
+        text_tokenizer: PreTrainedTokenizerFast,
+        language_model: Qwen3ForCausalLM,
+        connectors: Connectors,
+        autoencoder: ResidualAutoencoder | AutoencoderDC,
+        lq_encoder: LatentEncoder | AutoencoderDC | None,
+        transformer: SanaTransformer2DModel,
+        face_size: int = 256,
+        start: str = "lq_latent",
+        noise_scale: float = 0.3,
+        residual_std: float | None = None,
+        num_inference_steps: int = 1,
+        guidance_scale: float = 1.0,
+        fidelity: float = 0.0,
+        solver: str = "euler",
+        answer_position: int | None = None,
+        preset: str = "compact",
+    ) -> None:
+        super().__init__()
+        # sha256 of the files that the components came from; whoever loads and checks them fills it in.
+        self.weight_hashes: dict[str, str] = {}
+        self.register_modules(
+            image_tokenizer=image_tokenizer,
+            text_tokenizer=text_tokenizer,
+            language_model=language_model,
+            connectors=connectors,
+            autoencoder=autoencoder,
+            lq_encoder=lq_encoder,
+            transformer=transformer,
+        )
+        self.register_to_config(
+            face_size=face_size,
+            start=start,
+            noise_scale=noise_scale,
+            residual_std=residual_std,
+            num_inference_steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            fidelity=fidelity,
+            solver=solver,
+            answer_position=answer_position,
+            preset=preset,
+        )
+
+    @classmethod
+    def load_config(cls, *args: Any, **kwargs: Any) -> Any:
+        """As diffusers'; this package's components are found by their class, wherever a folder says they lived."""
+        config = super().load_config(*args, **kwargs)
+        for value in (config[0] if isinstance(config, tuple) else config).values():
+            own = isinstance(value, (list, tuple)) and str(value[0]).startswith("prefrestore.")
+            if own and value[1] in COMPONENTS:
+                value[0] = COMPONENTS[value[1]].__module__
+        return config
+
+    @classmethod
+    def from_pretrained(cls, name: Any, *, preference: bool = True, **kwargs: Any) -> PrefRestorePipeline:
+        """Also of the published layout (`published.hub`); ``preference`` False leaves its adapter out."""
+        arguments = hub.load_published(name, preference=preference, **kwargs)
+        if arguments is not None:
+            return cls(**arguments)
+        pipeline = super().from_pretrained(name, **kwargs)
+        if preference:
+            hub.add_preference(pipeline, name, **kwargs)
+        return pipeline
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """As diffusers', and the preference adapter in its own folder: the denoiser's file is the base's."""
+        with preference_apart(self, save_directory):
+            super().save_pretrained(save_directory, **kwargs)
+
+    @property
+    def face_size(self) -> int:
+        """Side of the faces that go in and come out, in pixels."""
+        return int(self.config.face_size)
+
+    @torch.no_grad()
+    def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], *, constrained: bool = True) -> Tensor:
+        """LQ faces (B,3,H,W) in [-1,1] and their captions -> dense latent queries (B,N+1,D), the LM's hidden states.
+
+        ``constrained``: see `prefrestore.models.semantic.decoding.write_tokens`.
+        """
+        if images.shape[-1] != (side := self.image_tokenizer.config.image_size):
+            images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+        with at_work(self.image_tokenizer):
+            tokens = self.image_tokenizer.encode(images)
+        chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
+        vocabulary = ImageVocabulary.of(self.text_tokenizer)
+        with at_work(self.language_model):
+            return write_tokens(
+                self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, constrained=constrained
+            ).queries
+
+    @torch.no_grad()
+    def encode_texture(self, images: Tensor) -> Tensor:
+        """LQ faces (B,3,H,W) in [-1,1] -> scaled LQ latents (B,C,h,w), float32: the posterior mean's estimate."""
+        return lq_latents(self.autoencoder, self.lq_encoder, images)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32."""
+        latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
+        with at_work(self.autoencoder):
+            return self.autoencoder.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
+
+    def prepare(self, image: ImageInput) -> Tensor:
+        """Any accepted faces -> (B,3,S,S) float32 in [-1,1] on the pipeline's device; see `__call__`."""
+        return prepare_faces(image, self.face_size).to(self._execution_device)
+
+    @torch.no_grad()
+    def conditions(
+        self, images: Tensor, prompts: Sequence[str | None] | None = None, queries: Tensor | None = None
+    ) -> Conditions:
+        """What the denoiser is told about faces (B,3,S,S) in [-1,1]: computed once, shared by all their samples.
+
+        Args:
+            images: from `prepare`.
+            prompts: a caption, or None, a face.
+            queries: dense latent queries (B,N+1,D) to use instead of the LM's.
+        """
+        if queries is None:
+            queries = self.encode_semantics(images, prompts or [None] * len(images))
+        lq_latents = self.encode_texture(images)
+        dtype = self.transformer.dtype
+        lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
+        with at_work(self.connectors):
+            condition = self.connectors(queries.to(dtype), lq_tokens)
+        # One layout in memory, or faces that were selected from a batch could round otherwise than the batch.
+        return Conditions(lq_latents=lq_latents.contiguous(), condition=condition.contiguous())
+
+    def source_mean(self, conditions: Conditions) -> Tensor:
+        """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
+        latents = conditions.lq_latents
+        return latents if self.config.start == "lq_latent" else torch.zeros_like(latents)
+
+    def source(self, conditions: Conditions, noise: Tensor) -> Tensor:
+        """The flow's end at t = 1 for standard normal noise (B,C,h,w)."""
+        mean = self.source_mean(conditions)
+        return flow.source(mean, noise.to(mean.device), self.config.noise_scale)
+
+    def velocity(self, conditions: Conditions, guidance_scale: float = 1.0) -> sampler.Velocity:
+        """The flow's velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w) under the conditions; differentiable."""
+
+        def under(told: Conditions) -> sampler.Velocity:
+            return conditional_velocity(
+                self.transformer,
+                told,
+                self.source_mean(told),
+                residual_std=self.config.residual_std,
+            )
+
+        return sampler.guided(under(conditions), under(conditions.untold()), guidance_scale)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditions: Conditions,
+        noise: Tensor,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        fidelity: float | None = None,
+        solver: str | None = None,
+        callback: sampler.Callback | None = None,
+    ) -> Tensor:
+        """Standard normal noise (B,C,h,w) -> scaled latents of restored faces; arguments as in `__call__`."""
+        steps = self.config.num_inference_steps if num_inference_steps is None else num_inference_steps
+        scale = self.config.guidance_scale if guidance_scale is None else guidance_scale
+        fidelity = self.config.fidelity if fidelity is None else fidelity
+        solver = self.config.solver if solver is None else solver
+        if not 0 <= fidelity <= 1:
+            raise InvalidInputError(f"fidelity lies in 0..1, not {fidelity}")
+        if solver not in sampler.SOLVERS:
+            raise InvalidInputError(f"the solver is one of {', '.join(sampler.SOLVERS)}, not '{solver}'")
+        times = sampler.flow_times(steps)
+        source = self.source(conditions, noise)
+        with at_work(self.transformer):
+            latents = sampler.SOLVERS[solver](self.velocity(conditions, scale), source, times, callback)
+        return torch.lerp(latents, conditions.lq_latents, fidelity)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: ImageInput,
+        prompt: str | Sequence[str | None] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        num_images_per_prompt: int = 1,
+        fidelity: float | None = None,
+        output_type: str = "pil",
+        callback_on_step_end: Callable[[Any, int, float, dict[str, Tensor]], dict[str, Tensor]] | None = None,
+        queries: Tensor | None = None,
+        solver: str | None = None,
+        reference: bool = False,
+    ) -> RestorationOutput:
+        """Restore aligned faces.
+
+        Args:
+            image: one face or several: PIL images, (H,W,3) arrays (uint8, or float in [0,1]), or a tensor (B,3,H,W)
+                in [-1,1]; other sizes than ``face_size`` are resized.
+            prompt: what the picture shows: one text for all faces, or one (or None) a face.
+            num_inference_steps: steps of the flow's solver.
+            guidance_scale: classifier-free guidance; 1.0 makes no second pass.
+            generator: source of the noise: one for the batch, or one a face, which makes a face's result independent
+                of its batch. None draws from a generator of seed 0.
+            num_images_per_prompt: restorations of each face; all share one pass of the LM and of the LQ encoder.
+            fidelity: 0 keeps all the detail that the flow adds, 1 gives the posterior mean: faithful, and smooth.
+            output_type: ``pil``, ``np`` (B,H,W,3 in [0,1]), ``pt`` (B,3,H,W in [0,1]) or ``latent`` (scaled).
+            callback_on_step_end: diffusers' callback ``(pipeline, step, t, {"latents": x}) -> dict``.
+            queries: dense latent queries (B,N+1,D) to use instead of the LM's; zeros switch the branch off.
+            solver: ``euler``, or ``dpm`` (second-order multistep).
+            reference: the published inference, see `prefrestore.pipeline.published.procedure`.
+
+        Raises:
+            InvalidInputError: an argument is outside its range, or counts do not match.
+        """
+        if output_type not in ("pil", "np", "pt", "latent"):
+            raise InvalidInputError(f"output_type is pil, np, pt or latent, not '{output_type}'")
+        if num_images_per_prompt < 1:
+            raise InvalidInputError("num_images_per_prompt must be at least 1")
+        images = self.prepare(image)
+        count = len(images)
+        prompts = [prompt] * count if prompt is None or isinstance(prompt, str) else list(prompt)
+        if len(prompts) != count:
+            raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
+        generators = one_generator_each(generator, count)
+        if reference:
+            semantic, images = procedure.views(image, self.image_tokenizer.config.image_size, self.face_size)
+            if queries is None:
+                queries = self.encode_semantics(semantic.to(self._execution_device), prompts, constrained=False)
+        conditions = self.conditions(images.to(self._execution_device), prompts, queries)
+        shape = (num_images_per_prompt, *conditions.lq_latents.shape[1:])
+        noise = torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators])
+
+        def after_step(index: int, t: float, x: Tensor) -> Tensor:
+            if callback_on_step_end is None:
+                return x
+            return (callback_on_step_end(self, index, t, {"latents": x}) or {}).get("latents", x)
+
+        chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
+        latents = self.sample(conditions.repeat(num_images_per_prompt), noise, *chosen, callback=after_step)
+        output = latents if output_type == "latent" else as_output(self.decode(latents).cpu(), output_type)
+        self.maybe_free_model_hooks()
+        return RestorationOutput(images=output)

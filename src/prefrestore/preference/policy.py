@@ -1,0 +1,302 @@
+"""The restoration loop as a policy: sample a group a face, reward it, and the loss that moves the adapter.
+
+Three objectives over one class: DiffusionNFT (arXiv 2509.16117), Flow-GRPO (arXiv 2505.05470) and reward gradients
+(ReFL, arXiv 2304.05977; DRaFT, arXiv 2309.17400). Advantages are grouped by LQ image, never by caption.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.models.adapter import using_adapter
+from prefrestore.models.texture import flow, sampler
+from prefrestore.models.texture.conditioning import Conditions, embed_latents
+from prefrestore.preference import objectives
+from prefrestore.preference.advantages import group_advantages
+from prefrestore.preference.rewards.base import RewardContext
+from prefrestore.preference.rewards.mix import RewardMix, standardise
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySettings:
+    """See the fields of the same names of `prefrestore.preference.trainer.Config`."""
+
+    group_size: int
+    sample_steps: int
+    solver: str
+    gradient_steps: int
+    time_exponent: float
+    noise_level: float
+    beta: float
+    advantage_clip: float
+    clip_range: float
+    kl_weight: float
+    entropy_weight: float
+    anchor_weight: float
+    rewarded: int
+
+    def __post_init__(self) -> None:
+        if self.group_size < 1:
+            raise InvalidInputError(f"a group is one restoration or more, not {self.group_size}")
+        if not 0 <= self.rewarded <= self.group_size:
+            raise InvalidInputError(f"of a group of {self.group_size}, {self.rewarded} cannot be rewarded")
+        if not 1 <= self.gradient_steps <= self.sample_steps:
+            raise InvalidInputError(f"gradients go through 1 to {self.sample_steps} steps, not {self.gradient_steps}")
+        if self.solver not in sampler.SOLVERS:
+            raise InvalidInputError(f"the solver is one of {', '.join(sampler.SOLVERS)}, not '{self.solver}'")
+
+
+class PolicyObjective(nn.Module):
+    """What the three have in common: groups, rewards, and what is logged.
+
+    Args:
+        pipeline: frozen, with the adapters ``policy`` (trained, active) and ``old`` on its denoiser.
+        mix: what is optimised.
+    """
+
+    def __init__(
+        self,
+        pipeline: PrefRestorePipeline,
+        mix: RewardMix,
+        settings: PolicySettings,
+        *,
+        policy: str = "default",
+        old: str = "old",
+    ) -> None:
+        super().__init__()
+        if settings.group_size < 2 and self.compares(settings):
+            raise InvalidInputError("a group is two restorations or more where they are compared with each other")
+        self.transformer = pipeline.transformer
+        self.pipeline, self.mix, self.settings = pipeline, mix, settings
+        self.policy, self.old = policy, old
+
+    @staticmethod
+    def compares(settings: PolicySettings) -> bool:
+        """Whether the objective learns from the differences within a group: one restoration has none."""
+        return True
+
+    def forward(
+        self,
+        lq_latents: Tensor,
+        queries: Tensor,
+        targets: Tensor,
+        captions: Sequence[str | None],
+        generator: torch.Generator,
+    ) -> Losses:
+        """Scaled LQ latents (G,C,h,w), LM states (G,Q,D), clean images (G,3,H,W) in [-1,1] -> losses and curves."""
+        with torch.no_grad():
+            lq_tokens = embed_latents(self.transformer, lq_latents)
+            conditions = Conditions(lq_latents=lq_latents, condition=self.pipeline.connectors(queries, lq_tokens))
+        count = self.settings.group_size
+        context = RewardContext(reference=targets.add(1).div(2), captions=captions, views=generator).repeat(count)
+        groups = torch.arange(len(lq_latents), device=lq_latents.device).repeat_interleave(count)
+        return self.losses(conditions.repeat(count), context, groups, generator)
+
+    def losses(
+        self, conditions: Conditions, context: RewardContext, groups: Tensor, generator: torch.Generator
+    ) -> Losses:
+        """The losses of N restorations, ``group_size`` in a row for each LQ image; the total under ``loss``."""
+        raise NotImplementedError
+
+    def shown(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """The latents (N,C,h,w) as a user gets to see them: drawn to the LQ latents by the preset's fidelity."""
+        return torch.lerp(latents, conditions.lq_latents, self.pipeline.config.fidelity)
+
+    def noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        """Standard normal noise of the shape of ``like``."""
+        return torch.randn(like.shape, generator=generator, device=like.device)
+
+    @torch.no_grad()
+    def advantages(
+        self, latents: Tensor, conditions: Conditions, context: RewardContext, groups: Tensor
+    ) -> tuple[Tensor, Tensor, Losses]:
+        """Decode, reward -> advantages (N,), which of them are valid (N,), and the curves."""
+        # float32: two restorations of one face differ by less than bf16 tells apart
+        with torch.autocast(latents.device.type, enabled=False):
+            images = self.pipeline.decode(self.shown(latents, conditions))
+            scored = self.mix(images, context, groups)
+        agreement = -group_distances(latents, groups)
+        total = scored.total + self.settings.entropy_weight * standardise(agreement, groups)
+        values, valid, _ = group_advantages(total, groups)
+        return values, valid, self.curves(scored.terms, agreement) | {"skipped": (~valid).sum()}
+
+    @staticmethod
+    def curves(terms: dict[str, Tensor], agreement: Tensor) -> Losses:
+        """What is logged of a round: each reward's mean, and the spread of the latents."""
+        curves = {f"reward_{name}": scores.detach().nanmean() for name, scores in terms.items()}
+        curves["latent_std"] = (-agreement.detach()).mean().sqrt()
+        return curves
+
+    def reference_velocity(self, conditions: Conditions, x: Tensor, t: Tensor) -> Tensor:
+        """The velocity without an adapter."""
+        with torch.no_grad(), using_adapter(self.transformer, None):
+            return self.pipeline.velocity(conditions)(x, t)
+
+
+class NftObjective(PolicyObjective):
+    """DiffusionNFT: samples of the old policy, contrasted on the forward process."""
+
+    def losses(
+        self, conditions: Conditions, context: RewardContext, groups: Tensor, generator: torch.Generator
+    ) -> Losses:
+        """See `PolicyObjective.losses`."""
+        settings = self.settings
+        with using_adapter(self.transformer, self.old):
+            noise = self.noise(conditions.lq_latents, generator)
+            clean = self.pipeline.sample(conditions, noise, settings.sample_steps, 1.0, 0.0, settings.solver)
+        advantages, valid, curves = self.advantages(clean, conditions, context, groups)
+        kept = valid.nonzero().flatten()
+        told, x_0 = conditions.select(kept), clean[kept]
+        t = torch.rand(len(clean), generator=generator, device=clean.device).clamp_min(1e-3) ** settings.time_exponent
+        t, noise = t[kept], self.noise(conditions.lq_latents, generator)[kept]
+        x_t = flow.interpolate(x_0, self.pipeline.source(told, noise), t)
+        with torch.no_grad(), using_adapter(self.transformer, self.old):
+            old = self.pipeline.velocity(told)(x_t, t)
+        reference = self.reference_velocity(told, x_t, t)
+        velocity = self.pipeline.velocity(told)(x_t, t)
+        loss, parts = objectives.nft_loss(
+            velocity,
+            old,
+            reference,
+            x_t,
+            x_0,
+            t,
+            advantages[kept],
+            beta=settings.beta,
+            advantage_clip=settings.advantage_clip,
+            kl_weight=settings.kl_weight,
+        )
+        return curves | parts | {"loss": loss}
+
+
+class RewardGradientObjective(PolicyObjective):
+    """The differentiable rewards of the sampler's result, back through its last steps."""
+
+    def __init__(self, pipeline: PrefRestorePipeline, mix: RewardMix, settings: PolicySettings, **kept: object) -> None:
+        mix.require_gradients()
+        super().__init__(pipeline, mix, settings, **kept)  # type: ignore[arg-type]
+
+    @staticmethod
+    def compares(settings: PolicySettings) -> bool:
+        """Only for their agreement: the rewards' gradients are those of each restoration alone."""
+        return settings.entropy_weight > 0
+
+    def losses(
+        self, conditions: Conditions, context: RewardContext, groups: Tensor, generator: torch.Generator
+    ) -> Losses:
+        """See `PolicyObjective.losses`."""
+        settings = self.settings
+        times = sampler.flow_times(settings.sample_steps)
+        split = settings.sample_steps - settings.gradient_steps
+        policy, solve = self.pipeline.velocity(conditions), sampler.SOLVERS[settings.solver]
+        asked: list[Tensor] = []
+
+        def velocity(x: Tensor, t: Tensor) -> Tensor:
+            asked.append(policy(x, t))
+            return asked[-1]
+
+        x = source = self.pipeline.source(conditions, self.noise(conditions.lq_latents, generator))
+        with torch.no_grad():
+            x = solve(policy, x, times[: split + 1]) if split else x
+        latents = solve(velocity, x, times[split:])
+        drift = None
+        if settings.kl_weight:
+            t = torch.full((len(x),), times[split], device=x.device)
+            drift = objectives.velocity_kl(asked[0], self.reference_velocity(conditions, x, t))
+        # The restorations of a face are nearly one picture: a few of them show the way up as well as all.
+        few = self.first_of_each(groups, settings.rewarded or settings.group_size)
+        autoencoder, seen = self.pipeline.autoencoder, self.shown(latents, conditions)[few]
+        images = autoencoder.decode(seen / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
+        with torch.autocast(x.device.type, enabled=False):
+            scored = self.mix.differentiable(images.clamp(0, 1), context.select(few.tolist()))
+        loss, parts = objectives.reward_gradient_loss(scored.total, kl=drift, kl_weight=settings.kl_weight)
+        distances = group_distances(latents, groups)
+        loss = loss + settings.entropy_weight * distances.mean()
+        if settings.anchor_weight:
+            base = self.reference_latents(conditions, source, times)
+            moved = group_means(latents - base, groups).square().mean()
+            loss = loss + settings.anchor_weight * moved
+            parts["moved"] = moved.detach().sqrt()
+        return self.curves(scored.terms, -distances) | parts | {"loss": loss}
+
+    def first_of_each(self, groups: Tensor, count: int) -> Tensor:
+        """Where the first ``count`` restorations of each group stand, in order; groups stand in a row."""
+        place = torch.arange(len(groups), device=groups.device)
+        return place[place % self.settings.group_size < count]
+
+    def reference_latents(self, conditions: Conditions, source: Tensor, times: list[float]) -> Tensor:
+        """What the sampler makes of the source without an adapter."""
+        with torch.no_grad(), using_adapter(self.transformer, None):
+            return sampler.SOLVERS[self.settings.solver](self.pipeline.velocity(conditions), source, times)
+
+
+class GrpoObjective(PolicyObjective):
+    """Flow-GRPO: the sampler's steps made stochastic, so that each has a probability that can be raised."""
+
+    def __init__(self, pipeline: PrefRestorePipeline, mix: RewardMix, settings: PolicySettings, **kept: object) -> None:
+        if settings.sample_steps < 2:
+            raise InvalidInputError("grpo needs two sampling steps or more: the last one is deterministic")
+        super().__init__(pipeline, mix, settings, **kept)  # type: ignore[arg-type]
+
+    def losses(
+        self, conditions: Conditions, context: RewardContext, groups: Tensor, generator: torch.Generator
+    ) -> Losses:
+        """See `PolicyObjective.losses`."""
+        settings, config = self.settings, self.pipeline.config
+        start = self.pipeline.source_mean(conditions)
+        velocity = self.pipeline.velocity(conditions)
+        times = sampler.flow_times(settings.sample_steps)
+        noises = {"start": start, "noise_scale": config.noise_scale, "eta": settings.noise_level}
+        with torch.no_grad():
+            source = self.pipeline.source(conditions, self.noise(start, generator))
+            walked = sampler.sde(velocity, source, times, generator, **noises)
+        advantages, valid, curves = self.advantages(walked.states[-1], conditions, context, groups)
+        told: list[Losses] = []
+        for step, (now, then) in enumerate(pairwise(times[:-1])):
+            x, reached = walked.states[step], walked.states[step + 1]
+            t, t_next = (torch.full((len(x),), time, device=x.device) for time in (now, then))
+            mean, std = sampler.sde_moments(x, velocity(x, t), t, t_next, **noises)
+            reference = self.reference_velocity(conditions, x, t)
+            reference_mean, _ = sampler.sde_moments(x, reference, t, t_next, **noises)
+            loss, parts = objectives.grpo_loss(
+                sampler.gaussian_log_prob(reached, mean, std)[valid],
+                walked.log_probs[step][valid],
+                advantages[valid],
+                clip_range=settings.clip_range,
+                kl=objectives.gaussian_kl(mean, reference_mean, std)[valid],
+                kl_weight=settings.kl_weight,
+            )
+            told.append(parts | {"loss": loss})
+        return curves | {name: torch.stack([part[name] for part in told]).mean() for name in told[0]}
+
+
+def group_means(latents: Tensor, groups: Tensor) -> Tensor:
+    """Each latent's group's mean, (N,C,h,w) like the latents themselves; differentiable."""
+    numbers, index = groups.unique(return_inverse=True)
+    flat = latents.flatten(1)
+    sums = flat.new_zeros(len(numbers), flat.shape[1]).index_add(0, index, flat)
+    return (sums / torch.bincount(index)[:, None])[index].reshape(latents.shape)
+
+
+def group_distances(latents: Tensor, groups: Tensor) -> Tensor:
+    """Mean squared distance (N,) of each latent (N,C,h,w) to the mean of its group; differentiable."""
+    return (latents - group_means(latents, groups)).square().flatten(1).mean(1)
+
+
+OBJECTIVES: dict[str, type[PolicyObjective]] = {
+    "nft": NftObjective,
+    "grpo": GrpoObjective,
+    "reward-gradient": RewardGradientObjective,
+}

@@ -1,0 +1,244 @@
+"""Many pictures, one after another or some at once: a failure is reported and stops nothing else."""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefrestore.errors import InvalidInputError, PrefRestoreError
+from prefrestore.files.atomic import written_beside
+from prefrestore.restoration.plan import Task
+
+if TYPE_CHECKING:
+    from prefrestore.faces.detect import Face, FaceDetector
+    from prefrestore.faces.identity import IdentityEmbedder
+    from prefrestore.restoration.options import RestoreOptions
+    from prefrestore.restoration.photo import PhotoResult
+
+Status = Literal["restored", "unchanged", "no face", "planned", "skipped", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one picture.
+
+    status: ``restored``; ``unchanged`` (it has faces, but the rules or the user left all of them as they
+    are); ``no face``; ``planned`` (a dry run); ``skipped`` (the output was there); ``failed``.
+    message: one sentence that names the file; empty when all went well.
+    faces, restored: how many were found, and how many of those were restored.
+    seconds: from reading to the last byte written.
+    """
+
+    source: Path
+    status: Status
+    message: str = ""
+    faces: int = 0
+    restored: int = 0
+    warnings: tuple[str, ...] = ()
+    output: Path | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_problem(self) -> bool:
+        """Whether the exit status of a run with this outcome is 1: it failed, or it showed no face to
+        restore.
+        """
+        return self.status in ("failed", "no face")
+
+
+class SharedPipeline:
+    """A pipeline that several threads may call: one call, of it or of a method, runs at a time; everything else is the
+    pipeline's own.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self._pipeline = pipeline
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The pipeline's call, once it is this thread's turn."""
+        with self._lock:
+            return self._pipeline(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._pipeline, name)
+        if not inspect.ismethod(value):
+            return value
+
+        def in_turn(*args: Any, **kwargs: Any) -> Any:
+            with self._lock:
+                return value(*args, **kwargs)
+
+        return in_turn
+
+
+class PhotoRestorer:
+    """What `run_tasks` does for one photo: read, restore, write; may be called from several threads.
+
+    Args:
+        pipeline: a PrefRestorePipeline, or anything called like one. None makes a dry run: the photo is read
+            and its faces are found, nothing is restored or written.
+        crops, compare: also write each restored face before and after, and the picture before and after.
+    """
+
+    def __init__(
+        self, pipeline: Any | None, options: RestoreOptions, *, crops: bool = False, compare: bool = False
+    ) -> None:
+        self.pipeline = None if pipeline is None else SharedPipeline(pipeline)
+        self.options, self.crops, self.compare = options, crops, compare
+        self._local = threading.local()
+
+    def __call__(self, task: Task) -> Outcome:
+        """Restore one photo. Raises what `restore_photo`, `read_photo` and `write_photo` raise."""
+        from prefrestore.pictures.read import read_photo
+        from prefrestore.restoration.photo import restore_photo
+
+        photo = read_photo(task.source)
+        if self.pipeline is None:
+            faces = [] if self.options.aligned else self._detector().detect(photo.rgb8())
+            return self._planned(task, faces)
+        result = restore_photo(
+            photo,
+            self.pipeline,
+            options=self.options,
+            detector=self._detector(),
+            embedder=self._embedder(),
+        )
+        self._write(task, result)
+        outcome = Outcome(
+            source=task.source,
+            status="restored" if result.restored else "unchanged",
+            faces=len(result.faces),
+            restored=len(result.restored),
+            warnings=result.warnings,
+            output=task.output,
+        )
+        if not result.faces:
+            return replace(outcome, status="no face", message=f"{task.source}: no face was found")
+        if not result.restored:
+            why = "; ".join(f"face {face.index}: {face.reason}" for face in result.faces)
+            return replace(outcome, message=f"{task.source}: no face was restored ({why})")
+        return outcome
+
+    def _planned(self, task: Task, faces: Sequence[Face]) -> Outcome:
+        if not faces and not self.options.aligned:
+            message = f"{task.source}: no face was found"
+            return Outcome(source=task.source, status="no face", message=message, output=task.output)
+        told = "; ".join(
+            f"face {index}: {face.box[2]:.0f} px wide at {face.box[0]:.0f},{face.box[1]:.0f}"
+            for index, face in enumerate(faces)
+        )
+        found = 1 if self.options.aligned else len(faces)
+        return Outcome(source=task.source, status="planned", message=told, faces=found, output=task.output)
+
+    def _write(self, task: Task, result: PhotoResult) -> None:
+        from prefrestore.pictures.encode import write_photo
+        from prefrestore.pictures.read import as_photo
+        from prefrestore.restoration.record import write_record
+
+        if self.crops:
+            for face in result.restored:
+                for name, pixels in (("before", face.before), ("after", face.after)):
+                    if pixels is not None:
+                        write_photo(as_photo(pixels), task.crops / f"{face.index}_{name}.png")
+        if self.compare:
+            write_photo(as_photo(result.compare()), task.compare)
+        if result.heat is not None:
+            write_photo(as_photo(result.heat), task.uncertainty)
+        untouched = not result.restored and self.options.scale == 1 and self.options.background is None
+        notes: tuple[str, ...] = ()
+        if untouched and task.output.suffix == task.source.suffix:
+            # Not even encoded again: the output is the input's bytes.
+            with written_beside(task.output) as part:
+                shutil.copyfile(task.source, part)
+        else:
+            notes = write_photo(result.photo, task.output)
+        # Last: a record says that everything else is there, which --skip-existing relies on.
+        write_record(result, task.record, notes=notes)
+
+    # OpenCV's networks hold their input, so each thread has its own.
+    def _detector(self) -> FaceDetector:
+        if not hasattr(self._local, "detector"):
+            from prefrestore.faces.detect import FaceDetector
+
+            self._local.detector = FaceDetector()
+        detector: FaceDetector = self._local.detector
+        return detector
+
+    def _embedder(self) -> IdentityEmbedder:
+        if not hasattr(self._local, "embedder"):
+            from prefrestore.faces.identity import IdentityEmbedder
+
+            self._local.embedder = IdentityEmbedder()
+        embedder: IdentityEmbedder = self._local.embedder
+        return embedder
+
+
+def is_done(task: Task) -> bool:
+    """Whether an earlier run finished this picture: the record is written last."""
+    return task.output.exists() and task.record.exists()
+
+
+def run_tasks(
+    tasks: Sequence[Task], work: Callable[[Task], Outcome], *, jobs: int = 1, skip_existing: bool = False
+) -> Iterator[Outcome]:
+    """Do `work` for every task in `jobs` threads; outcomes come in the order of the tasks.
+
+    No more than `jobs` pictures are in memory at a time. An error of one task
+    becomes its outcome: the sentence of an error raised on purpose; for any other error its type and its
+    text. Raises InvalidInputError for `jobs` below 1.
+    """
+    if jobs < 1:
+        raise InvalidInputError(f"the number of jobs is at least 1, not {jobs}")
+
+    def guarded(task: Task) -> Outcome:
+        started = time.monotonic()
+        if skip_existing and is_done(task):
+            return Outcome(source=task.source, status="skipped", output=task.output)
+        try:
+            outcome = work(task)
+        except PrefRestoreError as error:
+            outcome = Outcome(source=task.source, status="failed", message=_naming(task.source, str(error)))
+        except MemoryError:
+            message = f"{task.source}: not enough memory for this picture"
+            outcome = Outcome(source=task.source, status="failed", message=message)
+        # The other pictures must not pay for a defect that this one brings to light; it is reported as what
+        # it is.
+        except Exception as error:  # noqa: BLE001
+            message = f"{task.source}: unexpected {type(error).__name__}: {error}"
+            outcome = Outcome(source=task.source, status="failed", message=" ".join(message.split()))
+        return replace(outcome, seconds=time.monotonic() - started)
+
+    if jobs == 1:
+        yield from map(guarded, tasks)
+        return
+    executor = ThreadPoolExecutor(jobs, thread_name_prefix="photo")
+    try:
+        waiting: list[Future[Outcome]] = []
+        for task in tasks:
+            waiting.append(executor.submit(guarded, task))
+            if len(waiting) == 2 * jobs:
+                yield waiting.pop(0).result()
+        for future in waiting:
+            yield future.result()
+    finally:
+        # Reached by an interrupt too: what has not begun is dropped, what is being written is finished.
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def count(outcomes: Sequence[Outcome]) -> dict[Status, int]:
+    """How many outcomes there are of each status that occurs."""
+    return dict(Counter(outcome.status for outcome in outcomes))
+
+
+def _naming(source: Path, sentence: str) -> str:
+    """`sentence`, with the file in front when it does not name it."""
+    return sentence if str(source) in sentence or source.name in sentence else f"{source}: {sentence}"

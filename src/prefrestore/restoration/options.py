@@ -1,0 +1,85 @@
+"""What a user may choose about the restoration of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from numpy.typing import NDArray
+
+from prefrestore.errors import InvalidInputError
+
+# Of the output; 1.5 GB as 8-bit RGB. It lets a 31-megapixel photo grow by 4.
+MAX_OUTPUT_PIXELS = 500_000_000
+# Of each face, for an uncertainty map when no number is given.
+UNCERTAINTY_SAMPLES = 4
+
+Choice = Literal["first", "medoid", "best"]
+"""Which of several restorations is shown; see `prefrestore.restoration.uncertainty.measure.measure`."""
+
+Upscaler = Callable[[NDArray[Any], int], NDArray[Any]]
+"""H x W x 3 (uint8 or uint16) and a factor -> the same type, H * factor x W * factor x 3."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions:
+    """How a photo is restored; None leaves a choice to the pipeline. Raises InvalidInputError for a bad
+    value.
+    """
+
+    faces: Sequence[int] | None = None
+    """Numbers of the faces to restore, from left to right, whatever the rules say; None: all, by the rules.
+    """
+    prompt: str | Sequence[str | None] | None = None
+    """What the photo shows, for all faces, or one text a detected face."""
+    steps: int | None = None
+    seed: int = 0
+    """0 or more. A face's noise depends on the seed and its number only."""
+    fidelity: float | None = None
+    """0..1."""
+    guidance_scale: float | None = None
+    scale: int = 1
+    """1, 2 or 4: the output is so much larger, faces are rendered at that size from the model's own pixels.
+    """
+    background: Upscaler | None = None
+    """What draws the surroundings; None: the input's own pixels, enlarged by Lanczos."""
+    aligned: bool = False
+    """The picture is one aligned square face. The output is never smaller than the model's."""
+    batch_size: int = 8
+    min_face: float = 16.0
+    """px; narrower faces are skipped."""
+    max_yaw: float = 55.0
+    """Degrees; faces that are turned further are skipped."""
+    samples: int | None = None
+    """Restorations of each face, from the seeds ``seed``, ``seed + 1``, ...; None: 1, or 4 for ``uncertainty``."""
+    uncertainty: bool = False
+    """Also draw where the restorations of a face differ (``PhotoResult.heat``)."""
+    choice: Choice | None = None
+    """None: the medoid."""
+
+    @property
+    def samples_a_face(self) -> int:
+        """How many restorations of each face are made."""
+        return self.samples or (UNCERTAINTY_SAMPLES if self.uncertainty else 1)
+
+    def __post_init__(self) -> None:
+        if self.scale not in (1, 2, 4):
+            raise InvalidInputError(f"scale is 1, 2 or 4, not {self.scale}")
+        if self.batch_size < 1:
+            raise InvalidInputError(f"batch_size is 1 or more, not {self.batch_size}")
+        if self.seed < 0:
+            raise InvalidInputError(f"seed is 0 or more, not {self.seed}")
+        if self.steps is not None and self.steps < 1:
+            raise InvalidInputError(f"steps is 1 or more, not {self.steps}")
+        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
+            raise InvalidInputError(f"fidelity lies between 0 and 1, not {self.fidelity}")
+        if self.faces is not None and any(index < 0 for index in self.faces):
+            raise InvalidInputError(f"faces are counted from 0, got {list(self.faces)}")
+        if self.samples is not None and self.samples < 1:
+            raise InvalidInputError(f"samples is 1 or more, not {self.samples}")
+        if self.choice is not None and self.choice not in get_args(Choice):
+            raise InvalidInputError(f"choice is one of {', '.join(get_args(Choice))}, not '{self.choice}'")
+        if self.samples_a_face == 1 and (self.uncertainty or self.choice is not None):
+            wanted = "uncertainty" if self.uncertainty else "choice"
+            raise InvalidInputError(f"{wanted} needs 2 samples or more of each face")

@@ -1,0 +1,79 @@
+"""What restores the photos of a run, as something small: it can be sent to a worker, which loads its own model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefrestore.files.weights import HASH_FILE, bundled_folder, file_hash, folder_hashes
+from prefrestore.pipeline.load import load_pipeline, pick_device
+from prefrestore.restoration.batch import PhotoRestorer
+from prefrestore.restoration.gather import GatheringRestorer
+from prefrestore.restoration.options import RestoreOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The choices of ``prefrestore restore``, named as its options. options: without a background model."""
+
+    options: RestoreOptions
+    device: str
+    dtype: str
+    preset: str
+    model: Path | None
+    preference: bool | Path
+    background: Path | None
+    crops: bool
+    compare: bool
+    batch_faces: int | None
+    offload: str = "none"
+    tile: bool = False
+
+    def __call__(self) -> PhotoRestorer:
+        """Load the models; raises what `pick_device`, `load_pipeline` and `load_background` raise."""
+        place = pick_device(self.device)
+        options = self.options
+        if self.background is not None:
+            from prefrestore.restoration.background import load_background
+
+            options = replace(options, background=load_background(self.background, device=place))
+        pipeline = load_pipeline(
+            self.preset,
+            self.model,
+            place,
+            self.dtype,
+            preference=self.preference,
+            offload=self.offload,
+            tile=self.tile,
+        )
+        if self.batch_faces is None:
+            return PhotoRestorer(pipeline, options, crops=self.crops, compare=self.compare)
+        return GatheringRestorer(
+            pipeline, options, faces_per_call=self.batch_faces, crops=self.crops, compare=self.compare
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the results, as JSON values; weights and models by their hashes, the device left out."""
+        from prefrestore import __version__
+
+        random = self.preset == "tiny" and self.model is None
+        hashes = None if random else (self.model or bundled_folder(self.preset)) / HASH_FILE
+        return {
+            "prefrestore": __version__,
+            "preset": self.preset,
+            "weights": _hash(hashes),
+            "dtype": self.dtype,
+            "tile": self.tile,
+            "preference": folder_hashes(self.preference) if isinstance(self.preference, Path) else self.preference,
+            "background": _hash(self.background),
+            "crops": self.crops,
+            "compare": self.compare,
+            "batch_faces": self.batch_faces,
+            "options": {name: value for name, value in asdict(self.options).items() if name != "background"},
+        }
+
+
+def _hash(path: Path | None) -> str | None:
+    """None also for a file that is not there: whoever loads it says so."""
+    return file_hash(path) if path is not None and path.is_file() else None

@@ -1,0 +1,142 @@
+"""Decoding against a straight-line second reading of the same model."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats, train_text_tokenizer
+from prefrestore.models.semantic.integrator import build_language_model, teacher_forced, write_tokens
+
+CODES, COUNT = 24, 5
+CAPTIONS = ["A man with grey hair.", None, "A woman."]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerFast:
+    return train_text_tokenizer(["A man."], text_vocabulary=300, codebook_size=CODES, max_length=400)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
+    return small_model(tokenizer, 0)
+
+
+def small_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=300,
+        initializer_range=0.3,  # far from uniform logits, so that greedy choices differ from place to place
+    )
+    return build_language_model(config, torch.Generator().manual_seed(seed)).eval()
+
+
+def tokens_of(seed: int, count: int = 3) -> Tensor:
+    return torch.randint(0, CODES, (count, COUNT), generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_greedy_decoding_is_the_argmax_of_the_whole_sequence(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    vocabulary = ImageVocabulary.of(tokenizer)
+    given = tokens_of(1, 1)
+    written = write_tokens(model, build_chats(tokenizer, given, CAPTIONS[:1]), vocabulary, COUNT)
+    ids = build_chats(tokenizer, given, CAPTIONS[:1]).input_ids
+    for step in range(COUNT):
+        logits = model(input_ids=ids).logits[0, -1]  # transformers' own path: no cache, no mask, all logits
+        best = int(logits[vocabulary.first : vocabulary.first + CODES].argmax())
+        assert int(written.tokens[0, step]) == best
+        ids = torch.cat([ids, torch.tensor([[vocabulary.first + best]])], dim=1)
+    states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+    assert written.queries.shape == (1, COUNT + 1, 32)
+    assert torch.allclose(written.queries[0], states[0, -COUNT - 1 :], atol=1e-4)
+
+
+@pytest.mark.parametrize("answer_position", [None, 120])
+def test_a_batch_gives_what_each_face_gives_alone(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, answer_position: int | None
+) -> None:
+    vocabulary, given = ImageVocabulary.of(tokenizer), tokens_of(2)
+    together = write_tokens(
+        model, build_chats(tokenizer, given, CAPTIONS, answer_position=answer_position), vocabulary, COUNT
+    )
+    for row in range(3):
+        chat = build_chats(tokenizer, given[row : row + 1], CAPTIONS[row : row + 1], answer_position=answer_position)
+        alone = write_tokens(model, chat, vocabulary, COUNT)
+        assert torch.equal(alone.tokens[0], together.tokens[row])
+        assert torch.allclose(alone.queries[0], together.queries[row], atol=1e-4)
+
+
+def test_teacher_forcing_sees_the_same_states_and_rates_its_own_tokens_right(
+    model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    vocabulary = ImageVocabulary.of(tokenizer)
+    chats = build_chats(tokenizer, tokens_of(3), CAPTIONS)
+    written = write_tokens(model, chats, vocabulary, COUNT)
+    forced = teacher_forced(model, chats, written.tokens, vocabulary)
+    assert torch.allclose(forced.queries, written.queries, atol=1e-4)
+    assert forced.accuracy == 1
+    assert forced.loss.requires_grad and forced.image_loss.shape == (3, COUNT)
+
+
+@torch.no_grad()
+def test_the_loss_is_the_next_token_cross_entropy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = ImageVocabulary.of(tokenizer)
+    given, truth = tokens_of(4, 1), tokens_of(5, 1)
+    chat = build_chats(tokenizer, given)
+    forced = teacher_forced(model, chat, truth, vocabulary)
+    ids = torch.cat([chat.input_ids, truth + vocabulary.first, torch.tensor([[vocabulary.end]])], dim=1)
+    logs = model(input_ids=ids).logits[0].log_softmax(-1)
+    by_hand = [-logs[i - 1, ids[0, i]] for i in range(chat.input_ids.shape[1], ids.shape[1])]
+    assert torch.allclose(forced.loss, torch.stack(by_hand).mean(), atol=1e-4)
+    assert torch.allclose(forced.image_loss[0], torch.stack(by_hand[:-1]), atol=1e-4)
+
+
+def test_padding_and_the_future_carry_no_gradient(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = ImageVocabulary.of(tokenizer)
+    chats = build_chats(tokenizer, tokens_of(6), CAPTIONS)
+    first = teacher_forced(model, chats, tokens_of(7), vocabulary)
+    changed = tokens_of(7)
+    changed[:, -1] = (changed[:, -1] + 1) % CODES
+    second = teacher_forced(model, chats, changed, vocabulary)
+    assert torch.allclose(first.queries[:, :-1], second.queries[:, :-1], atol=1e-5)
+    assert not torch.allclose(first.queries[:, -1], second.queries[:, -1], atol=1e-3)
+    model.zero_grad()
+    first.loss.backward()
+    weight = model.model.embed_tokens.weight
+    assert weight.grad is not None and weight.grad[vocabulary.pad].abs().sum() == 0
+    model.zero_grad()
+
+
+def test_weights_come_from_the_generator_alone(tokenizer: PreTrainedTokenizerFast) -> None:
+    first, second, other = (small_model(tokenizer, seed) for seed in (3, 3, 4))
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name])
+    assert not torch.equal(first.lm_head.weight, other.lm_head.weight)
+
+
+def test_save_and_load(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    model.save_pretrained(tmp_path)
+    loaded = Qwen3ForCausalLM.from_pretrained(tmp_path).eval()
+    vocabulary, chats = ImageVocabulary.of(tokenizer), build_chats(tokenizer, tokens_of(8), CAPTIONS)
+    before, after = (write_tokens(m, chats, vocabulary, COUNT) for m in (model, loaded))
+    assert torch.equal(before.tokens, after.tokens) and torch.equal(before.queries, after.queries)
+
+
+def test_what_does_not_fit_is_refused(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary = ImageVocabulary.of(tokenizer)
+    chats = build_chats(tokenizer, tokens_of(9), CAPTIONS)
+    with pytest.raises(InvalidInputError, match="position"):
+        write_tokens(model, chats, vocabulary, 290)
+    with pytest.raises(InvalidInputError, match="codebook"):
+        teacher_forced(model, chats, tokens_of(9) + CODES, vocabulary)

@@ -1,0 +1,80 @@
+"""The transformer behind the autoencoder's encoder: it starts as nothing, sees everything, and takes any size."""
+
+import pytest
+import torch
+from diffusers import AutoencoderDC
+
+from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+
+
+@pytest.fixture
+def encoder() -> LatentEncoder:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = LatentEncoder(latent_channels=4, side=8, patch=2, width=16, layers=1, heads=2)
+        torch.nn.init.normal_(encoder.project.weight, std=0.1)
+    return encoder.eval()
+
+
+def latents(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_it_starts_as_the_identity() -> None:
+    z = latents(2, 4, 8, 8)
+    assert torch.equal(LatentEncoder(latent_channels=4, side=8, width=16, layers=1, heads=2).encode(z), z)
+
+
+@torch.no_grad()
+def test_every_place_hears_of_every_other(encoder: LatentEncoder) -> None:
+    z = latents(1, 4, 8, 8)
+    changed = z.clone()
+    changed[..., 0, 0] += 3
+    difference = (encoder.encode(changed) - encoder.encode(z)).abs().amax((0, 1))
+    assert difference.min() > 1e-6
+
+
+@torch.no_grad()
+def test_where_a_patch_lies_matters(encoder: LatentEncoder) -> None:
+    """Padding tells the rim from the middle, so it is the learned positions that are taken away here."""
+    z = torch.ones(1, 4, 8, 8)
+    told = encoder.encode(z)
+    encoder.position.zero_()
+    assert (encoder.encode(z) - told).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_other_sizes_resize_the_positions(encoder: LatentEncoder) -> None:
+    assert encoder.encode(latents(1, 4, 12, 16)).shape == (1, 4, 12, 16)
+
+
+@torch.no_grad()
+def test_the_latents_by_each_kind_of_encoder(encoder: LatentEncoder) -> None:
+    images = latents(2, 3, 64, 64).clamp(-1, 1)
+    autoencoder = ResidualAutoencoder(
+        latent_channels=4,
+        encoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(1, 1),
+        decoder_block_out_channels=(8, 16),
+        decoder_layers_per_block=(1, 1),
+        scaling_factor=0.5,
+    ).eval()
+    plain = autoencoder.encode(images).latent * 0.5
+    assert torch.equal(lq_latents(autoencoder, None, images), plain)
+    assert torch.equal(lq_latents(autoencoder, encoder, images), encoder.encode(plain))
+    tuned = AutoencoderDC(
+        latent_channels=4,
+        encoder_block_out_channels=(8, 16, 16, 16),
+        decoder_block_out_channels=(8, 16, 16, 16),
+        encoder_block_types="ResBlock",
+        decoder_block_types="ResBlock",
+        encoder_layers_per_block=(1, 1, 1, 1),
+        decoder_layers_per_block=(1, 1, 1, 1),
+        encoder_qkv_multiscales=((), (), (), ()),
+        decoder_qkv_multiscales=((), (), (), ()),
+        encoder_out_shortcut=False,
+        decoder_in_shortcut=False,
+    ).eval()
+    assert torch.equal(lq_latents(autoencoder, tuned, images), tuned.encode(images).latent * 0.5)
