@@ -24,7 +24,7 @@ from prefrestore.training import fidelity, semantic
 from prefrestore.training.deepspeed import check_deepspeed
 from prefrestore.training.loop import step_generator
 
-CONFIGS = Path(str(files("prefrestore"))) / "presets" / "accelerate"
+CONFIGS = Path(str(files("prefrestore"))) / "training" / "accelerate"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 needs_deepspeed = pytest.mark.skipif(not is_deepspeed_available(), reason="the extra deepspeed is not installed")
 SCRIPT = Path(__file__).with_name("toy_run.py")
