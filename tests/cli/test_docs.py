@@ -18,6 +18,8 @@ PAGES = [
     "docs/training.md",
     "docs/model-card.md",
     "docs/benchmarks.md",
+    "docs/notes/quality.md",
+    "docs/notes/preference.md",
     "docs/paper-scale.md",
     "docs/evaluation.md",
 ]
