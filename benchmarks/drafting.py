@@ -3,8 +3,10 @@ the language model do they take, and what does it save?
 
     python benchmarks/drafting.py                         the bundled weights, 166 faces at each of two levels
     python benchmarks/drafting.py --limit 16 --json drafting.json
+    python benchmarks/drafting.py --agreement 100 97 50 0 --batches 1 --limit 16
 
-The draft of a face are the tokens of its LQ image. Both ways decode each batch right after one another; the seconds
+The draft of a face are the tokens of its LQ image; with --agreement they are the tokens that greedy decoding writes,
+this percentage of them, and others at random places. Both ways decode each batch right after one another; the seconds
 are processor time of one thread, which other work on the machine disturbs less than the clock. docs/benchmarks.md has
 the figures.
 """
@@ -46,8 +48,18 @@ def lq_tokens(pipeline: Any, paths: list[Path]) -> torch.Tensor:
         return pipeline.image_tokenizer.encode(images)
 
 
-def measure(pipeline: Any, paths: list[Path], batch: int) -> dict[str, float]:
-    """One level: sums over all faces, decoded in batches."""
+def spoilt(tokens: torch.Tensor, percent: float, codes: int) -> torch.Tensor:
+    """The tokens (B,N), this share of them; each of the others is another code."""
+    generator = torch.Generator().manual_seed(0)
+    count = round(tokens.numel() * (1 - percent / 100))
+    places = torch.randperm(tokens.numel(), generator=generator)[:count]
+    draft = tokens.flatten().clone()
+    draft[places] = (draft[places] + torch.randint(1, codes, (count,), generator=generator)) % codes
+    return draft.view_as(tokens)
+
+
+def measure(pipeline: Any, paths: list[Path], batch: int, percent: float | None) -> dict[str, float]:
+    """One level: sums over all faces, decoded in batches; ``percent``: of `spoilt`, None takes the LQ tokens."""
     model, vocabulary = pipeline.language_model, ImageVocabulary.of(pipeline.text_tokenizer)
     total: dict[str, float] = dict.fromkeys(
         ("faces", "same tokens", "agreeing tokens", "passes", "most passes", "greedy s", "drafted s", "difference"), 0.0
@@ -58,10 +70,11 @@ def measure(pipeline: Any, paths: list[Path], batch: int) -> dict[str, float]:
             pipeline.text_tokenizer, tokens, answer_position=pipeline.config.answer_position
         )
         greedy, greedy_s = timed(model, chats, vocabulary, tokens.shape[1])
-        drafted, drafted_s = timed(model, chats, vocabulary, tokens.shape[1], draft=tokens)
+        draft = tokens if percent is None else spoilt(greedy.tokens, percent, vocabulary.size)
+        drafted, drafted_s = timed(model, chats, vocabulary, tokens.shape[1], draft=draft)
         total["faces"] += len(tokens)
         total["same tokens"] += int((drafted.tokens == greedy.tokens).all(1).sum())
-        total["agreeing tokens"] += float((tokens == greedy.tokens).float().mean(1).sum())
+        total["agreeing tokens"] += float((draft == greedy.tokens).float().mean(1).sum())
         total["passes"] += float(drafted.passes.sum())
         total["most passes"] = max(total["most passes"], float(drafted.passes.max()))
         total["greedy s"] += greedy_s
@@ -92,6 +105,7 @@ def main() -> int:
     parser.add_argument("--bench", type=Path, default=BENCH)
     parser.add_argument("--levels", nargs="+", default=["mild", "severe"])
     parser.add_argument("--batches", nargs="+", type=int, default=[16], help="faces decoded together")
+    parser.add_argument("--agreement", nargs="+", type=float, metavar="PERCENT", help="of made drafts")
     parser.add_argument("--limit", type=int, help="only so many faces a level")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -99,16 +113,17 @@ def main() -> int:
     pipeline = load_preset_pipeline(options.preset, folder=options.model)
     count = pipeline.image_tokenizer.num_tokens
     table = Table(title=f"{options.preset}, {count} tokens a face; without a draft they take {count + 1} passes")
-    titles = ("level", "batch", "faces", "same tokens", "LQ tokens right", "mean passes", "most", "greedy s/face")
+    titles = ("level", "batch", "faces", "same tokens", "draft tokens right", "mean passes", "most", "greedy s/face")
     for title in (*titles, "drafted s/face", "times faster", "largest query difference"):
         table.add_column(title, justify="right")
     results: dict[str, dict[str, float]] = {}
     for batch in options.batches:
         for level in options.levels:
             paths = sorted((options.bench / level).glob("*.png"))[: options.limit]
-            total = measure(pipeline, paths, batch)
-            results[f"{level}, batch {batch}"] = total
-            table.add_row(level, str(batch), *row(total))
+            for percent in options.agreement or [None]:
+                total = measure(pipeline, paths, batch, percent)
+                results[f"{level}, batch {batch}" + ("" if percent is None else f", {percent:g} %")] = total
+                table.add_row(level, str(batch), *row(total))
     Console(width=160).print(table)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

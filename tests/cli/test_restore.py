@@ -125,3 +125,44 @@ def test_a_face_left_alone_leaves_the_file_alone(restore: Restore, tmp_path: Pat
     assert ran.code == 0 and "too small: 13 px" in ran.text and "1 left as they were" in ran.text
     assert (tmp_path / "out/small.jpg").read_bytes() == (tmp_path / "small.jpg").read_bytes()
     assert record(tmp_path / "out/small.json")["faces"][0]["status"] == "skipped"
+
+
+def test_captions_for_many_pictures(restore: Restore, photo: Path, tmp_path: Path) -> None:
+    Image.open(photo).save(photo.parent / "uncle.png")
+    (tmp_path / "c.jsonl").write_text('{"image": "in/uncle.png", "caption": "A man with grey hair."}\n')
+    out = tmp_path / "out"
+    assert restore(photo.parent, "-o", out, "--captions", tmp_path / "c.jsonl", "--prompt", "A face.").code == 0
+    assert record(out / "aunt.json")["prompt"] == "A face."
+    assert record(out / "uncle.json")["prompt"] == "A man with grey hair."
+    photo.with_suffix(".txt").write_text("A woman smiles.")
+    assert restore(photo, "-o", tmp_path / "beside", "--captions", "txt").code == 0
+    assert restore(photo, "-o", tmp_path / "plain", "--prompt", "A woman smiles.").code == 0
+    assert record(tmp_path / "beside/aunt.json") == record(tmp_path / "plain/aunt.json")
+    assert (tmp_path / "beside/aunt.png").read_bytes() == (tmp_path / "plain/aunt.png").read_bytes()
+    ran = restore(photo, "-o", tmp_path / "none", "--captions", tmp_path / "missing.json")
+    assert ran.code == 1 and "missing.json" in ran.text
+
+
+def test_the_published_procedure_of_an_aligned_face(restore: Restore, tmp_path: Path) -> None:
+    """It sees the picture's own pixels, and the output is what the pipeline's own call gives."""
+    from prefrestore.pipeline.build import load_preset_pipeline
+    from prefrestore.restoration.photo import face_generator
+
+    face = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8))
+    face.save(tmp_path / "face.png")
+    ran = restore(tmp_path / "face.png", "-o", tmp_path / "out", "--aligned", "--reference")
+    assert ran.code == 0, ran.text
+    said = record(tmp_path / "out/face.json")
+    assert (said["steps"], said["guidance_scale"], said["fidelity"], said["reference"]) == (30, 2.0, 0.0, True)
+    expected = load_preset_pipeline("tiny")(face, generator=[face_generator(0, 0)], reference=True).images[0]
+    assert np.abs(pixels(tmp_path / "out/face.png").astype(int) - np.asarray(expected)).max() <= 1
+    ran = restore(tmp_path / "face.png", "-o", tmp_path / "drawn", "--aligned", "--reference", "--sample-tokens")
+    assert ran.code == 0 and (pixels(tmp_path / "drawn/face.png") != pixels(tmp_path / "out/face.png")).any()
+    ran = restore(tmp_path / "face.png", "-o", tmp_path / "two", "--aligned", "--reference", "--samples", "2")
+    assert ran.code == 1 and "one restoration" in ran.text
+
+
+def test_the_published_procedure_in_a_photo(restore: Restore, photo: Path, tmp_path: Path) -> None:
+    assert restore(photo, "-o", tmp_path / "out", "--reference", "--steps", "2", "--batch-faces", "2").code == 0
+    said = record(tmp_path / "out/aunt.json")
+    assert (said["steps"], said["guidance_scale"]) == (2, 2.0) and said["faces"][0]["status"] == "restored"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -70,12 +71,20 @@ def restore(
         str | None, typer.Option(metavar="0,2", help="Restore only these faces, counted from the left.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What the faces look like, in a sentence.")] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="JSON or JSONL of image and caption; 'txt': NAME.txt beside each photo."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the flow; by the preset.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
     fidelity: Annotated[
         float | None, typer.Option(min=0, max=1, help="0: most detail, 1: most faithful and smooth.")
     ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the condition; 1 is plain.")] = None,
+    reference: Annotated[bool, typer.Option("--reference", help="The published inference procedure.")] = False,
+    sample_tokens: Annotated[
+        bool, typer.Option("--sample-tokens", help="Draw the tokens (top_p 0.95, top_k 1200) by the seed.")
+    ] = False,
     samples: Annotated[
         int | None, typer.Option(min=1, help="Restorations a face, one a seed; the record says how they differ.")
     ] = None,
@@ -131,11 +140,14 @@ def restore(
 
     from prefrestore.pictures.encode import WRITABLE_SUFFIXES
     from prefrestore.restoration.batch import PhotoRestorer, is_done, run_tasks
+    from prefrestore.restoration.captions import with_captions
     from prefrestore.restoration.options import RestoreOptions
     from prefrestore.restoration.plan import make_plan
     from prefrestore.restoration.recipe import Recipe
 
     plan = make_plan(inputs, output, kept_suffixes=WRITABLE_SUFFIXES)
+    if captions is not None:
+        plan = replace(plan, tasks=with_captions(plan.tasks, captions))
     options = RestoreOptions(
         faces=chosen,
         prompt=prompt,
@@ -148,6 +160,8 @@ def restore(
         choice=choose.value if choose else None,
         scale=scale,
         aligned=aligned,
+        reference=reference,
+        sample_tokens=sample_tokens,
     )
     recipe = Recipe(
         options=options,
@@ -171,7 +185,7 @@ def restore(
             plan.tasks,
             recipe,
             manifest=Manifest(output / MANIFEST_NAME),
-            settings=recipe.settings(),
+            settings=recipe.settings() | ({"captions": [task.caption for task in plan.tasks]} if captions else {}),
             skip_existing=skip_existing,
             jobs=jobs,
             device=device.value,

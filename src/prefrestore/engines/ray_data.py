@@ -102,7 +102,9 @@ class PhotoWorker:
         return {"entry": np.array([self._entry(text).as_line() for text in batch["task"]], dtype=object)}
 
     def _entry(self, text: str) -> Entry:
-        task = Task(**{name: Path(path) for name, path in json.loads(text).items()})
+        fields_of_task = json.loads(text)
+        caption = fields_of_task.pop("caption")
+        task = Task(**{name: Path(path) for name, path in fields_of_task.items()}, caption=caption)
         facts = InputFacts.of(task.source)
         (outcome,) = run_tasks([task], self._restore)
         return Entry(
@@ -199,7 +201,8 @@ def _one_round(
 
 
 def _as_json(task: Task) -> str:
-    return json.dumps({field.name: os.path.abspath(getattr(task, field.name)) for field in fields(task)})
+    paths = [field.name for field in fields(task) if field.name != "caption"]
+    return json.dumps({**{name: os.path.abspath(getattr(task, name)) for name in paths}, "caption": task.caption})
 
 
 @contextmanager

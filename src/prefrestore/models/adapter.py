@@ -26,6 +26,8 @@ INPUT = "patch_embed.proj"
 TARGETS = {"attention": ATTENTION, "input": (INPUT,), "attention+input": (*ATTENTION, INPUT)}
 """Which layers an adapter changes. The noise enters the denoiser at the patch embedding, and nowhere else."""
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+CHECKPOINT_LORA = "lora"
+"""Where the published training's ``checkpoint-N`` keeps its adapter; an ``old`` beside it is not read."""
 _PREFIX = "base_model.model."
 
 
@@ -178,8 +180,14 @@ def preference_apart(pipeline: Any, folder: Path | str) -> Iterator[None]:
     save_adapter(carrying, active[0], Path(folder) / "preference", carrying.dtype)
 
 
+def adapter_folder(folder: Path) -> Path:
+    """Where the adapter lies: ``folder``, or its ``lora`` where a training's ``checkpoint-N`` is named."""
+    inside = folder / CHECKPOINT_LORA
+    return inside if inside.is_dir() and not (folder / CONFIG).is_file() else folder
+
+
 def load_adapter(transformer: SanaTransformer2DModel, folder: Path, name: str = "preference") -> None:
-    """Put the adapter of a PEFT folder on the denoiser and make it the active one.
+    """Put the adapter of a PEFT folder (see `adapter_folder`) on the denoiser and make it the active one.
 
     Raises:
         WeightsError: a file is missing or broken, or its rank, layers or shapes are not those that it states.
@@ -188,6 +196,7 @@ def load_adapter(transformer: SanaTransformer2DModel, folder: Path, name: str = 
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    folder = adapter_folder(folder)
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).is_file():
             raise WeightsError(f"{folder / file}: the preference adapter is missing; a base model is not used instead")

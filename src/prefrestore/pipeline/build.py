@@ -102,7 +102,7 @@ def load_preset_pipeline(
         InvalidInputError: no such preset.
         WeightsError: the weights are missing, or differ from their recorded hashes.
     """
-    from prefrestore.models.adapter import load_adapter
+    from prefrestore.models.adapter import adapter_folder, load_adapter
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
     preset = load_preset(name)
@@ -117,6 +117,7 @@ def load_preset_pipeline(
             other = path / ADAPTER
     hashes = {key: value for key, value in hashes.items() if not key.startswith(f"{ADAPTER}/")}
     if other is not None:
+        other = adapter_folder(other)
         load_adapter(pipeline.transformer, other)
         torch.nn.Module.to(pipeline.transformer, dtype)  # diffusers' own tells users of an empty list
         hashes |= {f"{ADAPTER}/{key}": value for key, value in folder_hashes(other).items()}

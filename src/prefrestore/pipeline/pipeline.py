@@ -18,6 +18,7 @@ from prefrestore.models.offload import at_work
 from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.models.semantic.integrator import write_tokens
 from prefrestore.models.semantic.ta_tok import TATok
+from prefrestore.models.semantic.token_sampling import TokenSampling
 from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
@@ -141,10 +142,10 @@ class PrefRestorePipeline(DiffusionPipeline):
         return int(self.config.face_size)
 
     @torch.no_grad()
-    def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], *, constrained: bool = True) -> Tensor:
+    def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], **decoding: Any) -> Tensor:
         """LQ faces (B,3,H,W) in [-1,1] and their captions -> dense latent queries (B,N+1,D), the LM's hidden states.
 
-        ``constrained``: see `prefrestore.models.semantic.decoding.write_tokens`.
+        ``decoding``: ``constrained``, ``sampling`` of `prefrestore.models.semantic.decoding.write_tokens`.
         """
         if images.shape[-1] != (side := self.image_tokenizer.config.image_size):
             images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
@@ -154,7 +155,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
         with at_work(self.language_model):
             return write_tokens(
-                self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, constrained=constrained
+                self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, **decoding
             ).queries
 
     @torch.no_grad()
@@ -258,6 +259,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         queries: Tensor | None = None,
         solver: str | None = None,
         reference: bool = False,
+        sample_tokens: bool = False,
     ) -> RestorationOutput:
         """Restore aligned faces.
 
@@ -276,6 +278,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             queries: dense latent queries (B,N+1,D) to use instead of the LM's; zeros switch the branch off.
             solver: ``euler``, or ``dpm`` (second-order multistep).
             reference: the published inference, see `prefrestore.pipeline.published.procedure`.
+            sample_tokens: draw the tokens from ``generator``, before the noise, as `TokenSampling` does; else greedy.
 
         Raises:
             InvalidInputError: an argument is outside its range, or counts do not match.
@@ -290,10 +293,13 @@ class PrefRestorePipeline(DiffusionPipeline):
         if len(prompts) != count:
             raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
         generators = one_generator_each(generator, count)
+        semantic = images
         if reference:
             semantic, images = procedure.views(image, self.image_tokenizer.config.image_size, self.face_size)
-            if queries is None:
-                queries = self.encode_semantics(semantic.to(self._execution_device), prompts, constrained=False)
+        if queries is None:
+            sampling = TokenSampling(generators=generators) if sample_tokens else None
+            semantic = semantic.to(self._execution_device)
+            queries = self.encode_semantics(semantic, prompts, constrained=not reference, sampling=sampling)
         conditions = self.conditions(images.to(self._execution_device), prompts, queries)
         shape = (num_images_per_prompt, *conditions.lq_latents.shape[1:])
         noise = torch.cat([torch.randn(shape, generator=g, device=g.device) for g in generators])

@@ -108,7 +108,7 @@ class PhotoRestorer:
         result = restore_photo(
             photo,
             self.pipeline,
-            options=self.options,
+            options=self.options if task.caption is None else replace(self.options, prompt=task.caption),
             detector=self._detector(),
             embedder=self._embedder(),
         )

@@ -57,6 +57,10 @@ class RestoreOptions:
     """Also draw where the restorations of a face differ (``PhotoResult.heat``)."""
     choice: Choice | None = None
     """None: the medoid."""
+    reference: bool = False
+    """The published inference procedure; an aligned face is then shown as the model draws it."""
+    sample_tokens: bool = False
+    """Draw the tokens, seeded by ``seed``, in place of the likeliest ones."""
 
     @property
     def samples_a_face(self) -> int:
@@ -80,6 +84,8 @@ class RestoreOptions:
             raise InvalidInputError(f"samples is 1 or more, not {self.samples}")
         if self.choice is not None and self.choice not in get_args(Choice):
             raise InvalidInputError(f"choice is one of {', '.join(get_args(Choice))}, not '{self.choice}'")
+        if self.samples_a_face > 1 and (self.reference or self.sample_tokens):
+            raise InvalidInputError("reference and sample_tokens make one restoration of each face, not several")
         if self.samples_a_face == 1 and (self.uncertainty or self.choice is not None):
             wanted = "uncertainty" if self.uncertainty else "choice"
             raise InvalidInputError(f"{wanted} needs 2 samples or more of each face")

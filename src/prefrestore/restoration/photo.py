@@ -98,6 +98,8 @@ def restore_photo(
     wanted = [index for index, reason in enumerate(reasons) if reason is None]
 
     def coloured(index: int, drawn: blend.Float32) -> blend.Float32:
+        if options.reference and options.aligned:
+            return drawn
         return blend.colour_match(tone.apply(drawn) if tone else drawn, _coded(crops[index]))
 
     def finish(index: int, drawn: blend.Float32 | Samples) -> Answer:
@@ -115,9 +117,10 @@ def restore_photo(
         )
         return Answer(shown[spread.chosen], spread)
 
-    restored = _run(pipeline, crops, wanted, options, finish)
-    records, patches, heated = [], [], []
-    mask = blend.face_mask(size)
+    # The published procedure has its own way from an aligned picture to the model's size.
+    inputs = [rgb] if options.reference and options.aligned else crops
+    restored = _run(pipeline, inputs, wanted, options, finish)
+    records, patches, heated, mask = [], [], [], blend.face_mask(size)
     for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
         before = _uint8(_coded(crops[index]))
         record = FaceRecord(
@@ -210,24 +213,23 @@ def _run(
     finish: Finish,
 ) -> dict[int, Answer]:
     """The pipeline on the wanted crops, in batches: number of the face -> what is shown of it."""
-    named = {
-        "num_inference_steps": options.steps,
-        "guidance_scale": options.guidance_scale,
-        "fidelity": options.fidelity,
-    }
-    given = {key: value for key, value in named.items() if value is not None}
+    named = {"num_inference_steps": options.steps}
+    named |= {key: getattr(options, key) for key in ("guidance_scale", "fidelity")}
+    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+    given |= {key: True for key in ("reference", "sample_tokens") if getattr(options, key)}
     answers: dict[int, Answer] = {}
     for start in range(0, len(wanted), options.batch_size):
         batch = wanted[start : start + options.batch_size]
         prompt = options.prompt
         if prompt is not None and not isinstance(prompt, str):
             prompt = [prompt[index] for index in batch]
-        faces = [_coded(crops[index]) for index in batch]
+        coded = [_coded(crops[index]) for index in batch]
+        faces = [_uint8(face) for face in coded] if options.reference else coded
         drawn: Iterable[blend.Float32 | Samples]
         if options.samples_a_face == 1:
             generators = [face_generator(options.seed, index) for index in batch]
             images = pipeline(faces, prompt=prompt, generator=generators, output_type="np", **given).images
-            expected = (len(batch), *crops[batch[0]].shape)
+            expected = (len(batch), int(pipeline.face_size), int(pipeline.face_size), 3)
             if np.shape(images) != expected:
                 raise PrefRestoreError(f"the pipeline returned faces of shape {np.shape(images)}, not {expected}")
             drawn = (np.asarray(image, np.float32) for image in images)
@@ -250,9 +252,7 @@ def _run(
 
 
 def face_generator(seed: int, index: int) -> torch.Generator:
-    """The noise source of one face: a function of the photo's seed and the face's number, so batches do not
-    matter.
-    """
+    """The noise source of one face: a function of the photo's seed and the face's number; batches do not matter."""
     import torch
 
     drawn = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
@@ -266,6 +266,7 @@ def _uint8(coded: blend.Float32) -> NDArray[np.uint8]:
 def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
     """What decides the result, as JSON values."""
     from prefrestore import __version__
+    from prefrestore.pipeline.published import procedure
 
     config = getattr(pipeline, "config", None)
 
@@ -273,14 +274,16 @@ def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
         return getattr(config, default, None) if value is None else value
 
     prompt = options.prompt
+    given = options.steps, options.guidance_scale, options.fidelity
+    steps, guidance_scale, fidelity, _ = procedure.sampling(options.reference, *given, None)
     return {
         "prefrestore": __version__,
         "preset": getattr(config, "preset", None),
         "weights": dict(getattr(pipeline, "weight_hashes", None) or {}),
         "seed": options.seed,
-        "steps": chosen(options.steps, "num_inference_steps"),
-        "fidelity": chosen(options.fidelity, "fidelity"),
-        "guidance_scale": chosen(options.guidance_scale, "guidance_scale"),
+        "steps": chosen(steps, "num_inference_steps"),
+        "fidelity": chosen(fidelity, "fidelity"),
+        "guidance_scale": chosen(guidance_scale, "guidance_scale"),
         "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
         "samples": options.samples_a_face,
         "choice": None if options.samples_a_face == 1 else options.choice or "medoid",
@@ -292,4 +295,6 @@ def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
             "sha256": getattr(options.background, "sha256", None),
         },
         "aligned": options.aligned,
+        "reference": options.reference,
+        "sample_tokens": options.sample_tokens,
     }

@@ -42,6 +42,8 @@ class Task:
     crops: Path
     """A folder, for the faces of this picture."""
     uncertainty: Path
+    caption: str | None = None
+    """What this picture shows; None: what the options say for all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefrestore.files.weights import HASH_FILE, bundled_folder, file_hash, folder_hashes
+from prefrestore.models.adapter import adapter_folder
 from prefrestore.pipeline.load import load_pipeline, pick_device
 from prefrestore.restoration.batch import PhotoRestorer
 from prefrestore.restoration.gather import GatheringRestorer
@@ -65,7 +66,9 @@ class Recipe:
             "weights": _hash(hashes),
             "dtype": self.dtype,
             "tile": self.tile,
-            "preference": folder_hashes(self.preference) if isinstance(self.preference, Path) else self.preference,
+            "preference": folder_hashes(adapter_folder(self.preference))
+            if isinstance(self.preference, Path)
+            else self.preference,
             "background": _hash(self.background),
             "crops": self.crops,
             "compare": self.compare,

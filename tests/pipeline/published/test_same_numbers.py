@@ -85,6 +85,47 @@ def test_every_stage_equals_the_straight_line(
     assert close(images, (decoded / 2 + 0.5).clamp(0, 1))
 
 
+@pytest.mark.parametrize("size", [(200, 200), (800, 650)])
+@torch.no_grad()
+def test_pictures_of_other_sizes_give_the_straight_line_s_latents(
+    pipeline: PrefRestorePipeline, tiny: Tiny, size: tuple[int, int]
+) -> None:
+    picture = noisy(*size)
+    semantic, texture = procedure.views(picture, 56, 32)
+    expected = straight.restore(tiny, pipeline.text_tokenizer, picture, torch.zeros(1, 4, 8, 8), steps=1)
+    assert torch.equal(pipeline.image_tokenizer.encode(semantic)[0], expected.lq_tokens)
+    assert close(pipeline.encode_texture(texture), expected.latents, 1e-5)
+
+
+@pytest.mark.parametrize("size", [(200, 200), (800, 650), (650, 800)])
+def test_the_texture_view_is_resized_bilinearly_with_antialiasing(size: tuple[int, int]) -> None:
+    picture = noisy(*size)
+    short = min(size)
+    height, width = 512 * size[1] // short, 512 * size[0] // short
+    values = torch.tensor(np.asarray(picture)).permute(2, 0, 1)[None].float()
+    values = torch.nn.functional.interpolate(values, (height, width), mode="bilinear", antialias=True)
+    top, left = round((height - 512) / 2), round((width - 512) / 2)
+    expected = values[0, :, top : top + 512, left : left + 512]
+    texture = procedure.texture_view(picture, 512)
+    # Pillow rounds to 8 bits after each of the two directions.
+    assert float(((texture + 1) * 127.5 - expected).abs().max()) < 1.1
+
+
+def noisy(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(5)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_sampled_tokens_are_the_generator_s(pipeline: PrefRestorePipeline, face: Image.Image) -> None:
+    def run(seed: int, **options: Any) -> Tensor:
+        options |= {"generator": torch.Generator().manual_seed(seed), "num_inference_steps": 1}
+        return pipeline(face, reference=True, output_type="latent", **options).images
+
+    drawn = run(0, sample_tokens=True)
+    assert torch.equal(drawn, run(0, sample_tokens=True))
+    assert not torch.equal(drawn, run(0)) and not torch.equal(drawn, run(1, sample_tokens=True))
+
+
 def test_guidance_of_one_is_the_condition_alone(
     pipeline: PrefRestorePipeline, tiny: Tiny, face: Image.Image, noise: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

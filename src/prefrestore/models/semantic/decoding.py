@@ -4,7 +4,8 @@ Pref-Restore (arXiv 2601.19506) generates first and runs the whole sequence agai
 kept while decoding, which gives the same numbers without the second pass. The image to restore is itself a draft of
 the clean one: its tokens are offered position by position, a block is read in one forward pass, and the longest
 beginning that the model agrees with is kept, as in speculative decoding (arXiv 2211.17192). What the model said behind
-the first disagreement is the next draft, as in Jacobi decoding (arXiv 2305.10427).
+the first disagreement is the next draft, as in Jacobi decoding (arXiv 2305.10427). A draft that does not pay is given
+up, see `Account`.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.cache_utils import Cache, CacheLayerMixin
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.offload import compute_device, weight_rows
+from prefrestore.models.semantic.account import Account
+from prefrestore.models.semantic.cache import FixedCache
 from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
+from prefrestore.models.semantic.token_sampling import TokenSampling
 
 if TYPE_CHECKING:
     from transformers import Qwen3ForCausalLM
@@ -42,67 +45,6 @@ class Written(NamedTuple):
     tokens: Tensor
     queries: Tensor
     passes: Tensor
-
-
-class _FixedLayer(CacheLayerMixin):
-    """Keys and values of one layer in memory set aside once; a pass writes its slots and reads up to the last of them.
-
-    transformers' growing cache copies everything at every pass, and its static one attends over the empty part too.
-    """
-
-    def __init__(self, length: int) -> None:
-        super().__init__()
-        self.length, self.used = length, 0
-        self.slots: Tensor | None = None
-
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        # Zeros: a row that is behind reads slots that only others have written, and weight 0 times NaN is NaN.
-        self.keys = key_states.new_zeros(*key_states.shape[:2], self.length, key_states.shape[3])
-        self.values = value_states.new_zeros(*value_states.shape[:2], self.length, value_states.shape[3])
-        self.is_initialized = True
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object
-    ) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self.slots is None:
-            part = slice(self.used - key_states.shape[2], self.used)
-            self.keys[:, :, part], self.values[:, :, part] = key_states, value_states
-        else:
-            rows = torch.arange(len(self.slots), device=self.slots.device)[:, None]
-            self.keys[rows, :, self.slots] = key_states.transpose(1, 2)
-            self.values[rows, :, self.slots] = value_states.transpose(1, 2)
-        return self.keys[:, :, : self.used], self.values[:, :, : self.used]
-
-    def keep(self, rows: Tensor) -> None:
-        self.keys, self.values = self.keys[rows], self.values[rows]
-
-    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return self.used, 0
-
-    def get_seq_length(self) -> int:
-        return self.used
-
-    def get_max_length(self) -> int:
-        return self.length
-
-
-class _FixedCache(Cache):
-    """One `_FixedLayer` a layer; `place` says where the next pass writes."""
-
-    def __init__(self, layers: int, length: int) -> None:
-        super().__init__(layers=[_FixedLayer(length) for _ in range(layers)])
-
-    def place(self, used: int, slots: Tensor | None) -> None:
-        """The pass ends at slot ``used`` (exclusive); ``slots`` (B,T) where the rows differ, None where they do not."""
-        for layer in self.layers:
-            layer.used, layer.slots = used, slots
-
-    def keep(self, rows: Tensor) -> None:
-        """Forget the other rows."""
-        for layer in self.layers:
-            layer.keep(rows)
 
 
 def visible(slots: Tensor, known: Tensor) -> Tensor:
@@ -135,21 +77,24 @@ def write_tokens(
     *,
     draft: Tensor | None = None,
     constrained: bool = True,
+    sampling: TokenSampling | None = None,
 ) -> Written:
-    """Greedy decoding of exactly ``num_tokens`` image tokens, and the hidden states on the way.
+    """Decoding of exactly ``num_tokens`` image tokens, greedy if ``sampling`` is None; the hidden states on the way.
 
-    Every token is the argmax of the logits after the tokens before it, with a draft as without; a draft only changes
-    how many of them one forward pass settles, at least one. A pass over a block takes its sums in another order than a
-    pass over one token, or over a batch, so logits that all but tie (`TIE`) could be ranked otherwise. In float32 a row
-    with such a tie is decoded again alone and without a draft: the tokens are those of greedy decoding one face and one
-    token at a time. In half precision near ties are too frequent for that: there the tokens are greedy to within the
-    rounding, as they are between two batch sizes.
+    Every greedy token is the argmax of the logits after the tokens before it, with a draft as without; a draft only
+    changes how many of them one forward pass settles, at least one. A pass over a block takes its sums in another order
+    than a pass over one token, or over a batch, so logits that all but tie (`TIE`) could be ranked otherwise. In
+    float32 a row with such a tie is decoded again alone and without a draft: the tokens are those of greedy decoding
+    one face and one token at a time. In half precision near ties are too frequent for that: there the tokens are greedy
+    to within the rounding, as they are between two batch sizes.
 
     Args:
-        draft: a guess of the tokens, (B,N) codebook indices: the LQ image's own. None settles one token a pass.
+        draft: a guess of the tokens, (B,N) codebook indices: the LQ image's own. None settles one token a pass, and so
+            do sampled tokens.
         constrained: only image tokens can be written, and logits are computed for their rows of the head alone.
             Otherwise any token of the vocabulary, as in the reference; its index is then counted from the first image
             token and may lie outside the codebook. Nothing stops before ``num_tokens``.
+        sampling: draws the tokens.
 
     Raises:
         InvalidInputError: the sequence does not fit the model's positions, or the draft not the batch or the codebook.
@@ -157,8 +102,8 @@ def write_tokens(
     check_length(model, chat, num_tokens)
     device = compute_device(model)
     chat = chat.to(device)
-    if draft is None:
-        return _decode(model, chat, vocabulary, num_tokens, None, constrained)[0]
+    if draft is None or sampling is not None:
+        return _decode(model, chat, vocabulary, num_tokens, None, constrained, sampling)[0]
     if draft.shape != (len(chat.input_ids), num_tokens):
         raise InvalidInputError(
             f"the draft is {tuple(draft.shape)}; the batch wants {(len(chat.input_ids), num_tokens)}"
@@ -184,6 +129,7 @@ def _decode(
     num_tokens: int,
     draft: Tensor | None,
     constrained: bool,
+    sampling: TokenSampling | None = None,
 ) -> tuple[Written, Tensor]:
     """What was written, and which rows (B,) have a token whose logit all but ties with another.
 
@@ -202,12 +148,13 @@ def _decode(
         guess[:, 1 : num_tokens + 1] = vocabulary.to_ids(draft)
     known = torch.cat([chat.mask, torch.ones(count, size, dtype=torch.bool, device=device)], dim=1)
     padded = not bool(chat.mask.all())
-    cache = _FixedCache(model.config.num_hidden_layers, length + size)
+    cache = FixedCache(model.config.num_hidden_layers, length + size)
     queries = torch.empty(count, size + 1, model.config.hidden_size, dtype=model.dtype, device=device)
     passes = torch.zeros(count, dtype=torch.long, device=device)
     guarded = draft is not None and model.dtype in (torch.float32, torch.float64)
     tied = torch.zeros(count, dtype=torch.bool, device=device)
 
+    account = Account()
     alive, start, before = torch.arange(count, device=device), [0] * count, length - 1
     while start:
         fed = 1 + min(width, num_tokens - min(start))
@@ -236,6 +183,8 @@ def _decode(
         states = output.last_hidden_state[:, before:]
         logits = F.linear(states, head)
         best, choice = logits.max(-1)
+        if sampling is not None:
+            choice = sampling.draw(logits[:, -1], alive.tolist())[:, None]
         choice = choice + offset
         queries[row, index] = states
         passes[alive] += 1
@@ -247,7 +196,10 @@ def _decode(
             tied[alive] |= (near & certain).any(1)
         runs = agreed.tolist() if fed > 1 else [0] * len(start)
         start = [at + run + 1 for at, run in zip(start, runs, strict=True)]
-        width = min(longest, max(SHORTEST_DRAFT, 2 * max(runs)))
+        if width:
+            account.book(fed, [run + 1 for run in runs])
+        # Given up, the draft stays so: a row costs one pass a token from here on.
+        width = min(longest, max(SHORTEST_DRAFT, 2 * max(runs))) if width and account.pays else 0
         going = [at <= num_tokens for at in start]
         if not all(going):
             keep = torch.tensor(going, device=device).nonzero()[:, 0]

@@ -23,7 +23,8 @@ PREFIXES = {
 }
 CONNECTORS = ("diffusion_connector", "vae_connector")
 
-# Of the tokenizer's file: its way back to pictures, buffers that have no effect at run time, and a pooling head.
+# Of the tokenizer's file: its way back to pictures, buffers that have no effect at run time, a pooling head, and what
+# only its training used.
 NOT_NEEDED = (
     "decoder.",
     "decode_task_layer.",
@@ -33,13 +34,23 @@ NOT_NEEDED = (
     "encoder.post_layernorm.",
     "encoder.head.",
     "encoder.embeddings.position_ids",
+    "teacher.",
+    "bottleneck.regularizer.stochastic_temperature_inv",
 )
+
+# The frozen copy of the autoencoder that encoded the targets of training; restoring does not use it.
+TARGET_ENCODER = ("fixed_vae.", "model.fixed_vae.")
 
 
 def split(keys: Iterable[str]) -> dict[str, Keys]:
-    """The keys of an assembled model by component; what has no prefix of its own is the language model's."""
+    """The keys of an assembled model by component; what has no prefix of its own is the language model's.
+
+    Keys of `TARGET_ENCODER` belong to none.
+    """
     parts: dict[str, Keys] = {name: {} for name in (*PREFIXES, "connectors", "language_model")}
     for key in keys:
+        if key.startswith(TARGET_ENCODER):
+            continue
         owner = next((name for name, prefix in PREFIXES.items() if key.startswith(prefix)), None)
         if owner is not None:
             parts[owner][key.removeprefix(PREFIXES[owner])] = key

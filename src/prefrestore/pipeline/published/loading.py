@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.models.adapter import adapter_tensors, load_adapter
+from prefrestore.models.adapter import adapter_folder, adapter_tensors, load_adapter
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.pipeline.published import adapter, components, layout
 from prefrestore.pipeline.published.components import Architecture, read_json
@@ -103,6 +103,8 @@ def open_assembled(folder: Path, architecture: Architecture, lora: Path | None =
     held, keys["connectors"] = keys["connectors"], layout.share_norm(keys["connectors"])
     layout.check(source, {part: (module, keys[part]) for part, module in modules.items()})
     notes = []
+    if unused := sum(key.startswith(layout.TARGET_ENCODER) for key in source.infos):
+        notes.append(f"{folder}: {unused} tensors under fixed_vae are left out: only training used them")
     if len(held) == len(keys["connectors"]) and layout.norms_differ(source, held):
         notes.append(f"{folder}: the two connectors' norms differ; each connector uses its own")
     text_tokenizer = load_text_tokenizer(
@@ -111,6 +113,7 @@ def open_assembled(folder: Path, architecture: Architecture, lora: Path | None =
     if lora is None and (folder / ADAPTER_FOLDER).exists():
         lora = folder / ADAPTER_FOLDER
     if lora is not None:
+        lora = adapter_folder(lora)
         adapter.check(lora, transformer)
     return Checkpoint(
         parts={part: Part(module, keys[part], source) for part, module in modules.items()},

@@ -33,14 +33,14 @@ def semantic_view(face: Image.Image, side: int) -> Tensor:
 
 
 def texture_view(face: Image.Image, side: int) -> Tensor:
-    """Bicubic until the shorter side is ``side``, then the square in the middle -> (3,side,side) in [-1,1]."""
+    """Bilinear, antialiased, until the shorter side is ``side``; then the middle square -> (3,side,side) in [-1,1]."""
     width, height = face.size
     short = min(width, height)
     # The longer side is cut to whole pixels and the crop's corner rounded, as torchvision does it.
     size = (side * width // short, side * height // short)
     left, top = (round((length - side) / 2) for length in size)
     if size != face.size:
-        face = face.resize(size, Image.Resampling.BICUBIC)
+        face = face.resize(size, Image.Resampling.BILINEAR)
     return _tensor(face.crop((left, top, left + side, top + side)))
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.models.semantic.instruction import IMAGE_END, IMAGE_START, SCALES, ImageVocabulary
+from prefrestore.models.semantic.instruction import IMAGE, IMAGE_END, IMAGE_START, SCALES, ImageVocabulary
+from prefrestore.pipeline.published.tensors import listed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -45,8 +46,10 @@ def load_text_tokenizer(folder: Path, config: Mapping[str, Any], *, codes: int, 
         raise WeightsError(f"{folder}: the text tokenizer cannot be read ({error})") from error
     if vocabulary.size != codes:
         raise WeightsError(f"{folder}: the text tokenizer has {vocabulary.size} image tokens, the codebook {codes}")
-    if len(tokenizer) > rows:
-        raise WeightsError(f"{folder}: the text tokenizer has {len(tokenizer)} tokens, the language model {rows}")
+    # Training adds <image> to the tokenizer and not to the table. The image's tokens take its place before any look-up.
+    beyond = [token for token, index in tokenizer.get_vocab().items() if index >= rows and token != IMAGE]
+    if beyond:
+        raise WeightsError(f"{folder}: the language model has {rows} rows, none for the token {listed(sorted(beyond))}")
     ids = tokenizer.convert_tokens_to_ids
     found = {
         "image_start_tag_id": ids(IMAGE_START),
