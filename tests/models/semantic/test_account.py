@@ -71,7 +71,7 @@ def cost(fed: list[tuple[int, int]]) -> float:
     return sum(rows / ROWS * (1 + TOKEN_COST * (tokens - 1)) for rows, tokens in fed)
 
 
-@pytest.mark.parametrize(("share", "most"), [(1.0, 0.2), (0.97, 1.1), (0.5, 1.1), (0.0, 1.1)])
+@pytest.mark.parametrize(("share", "most"), [(1.0, 0.2), (0.97, 0.6), (0.5, 1.1), (0.0, 1.1)])
 def test_a_draft_never_costs_much_more_than_none(
     model: Qwen3ForCausalLM, chat: ChatInputs, plain: Written, fed: list[tuple[int, int]], share: float, most: float
 ) -> None:
@@ -83,11 +83,11 @@ def test_a_draft_never_costs_much_more_than_none(
     assert written.passes.max() == len(fed)
 
 
-def test_where_nothing_is_right_single_tokens_follow_after_three_passes(
+def test_where_nothing_is_right_single_tokens_follow_after_seven_passes(
     model: Qwen3ForCausalLM, chat: ChatInputs, plain: Written, fed: list[tuple[int, int]]
 ) -> None:
     write_tokens(model, chat, VOCABULARY, COUNT, draft=(plain.tokens + 1) % CODES)
-    assert all(tokens == 1 for _, tokens in fed[3:]) and fed[0][1] > 1
+    assert all(tokens == 1 for _, tokens in fed[7:]) and fed[0][1] > 1
 
 
 def test_a_draft_that_turns_bad_half_way_is_given_up_there(

@@ -4,8 +4,8 @@ Pref-Restore (arXiv 2601.19506) generates first and runs the whole sequence agai
 kept while decoding, which gives the same numbers without the second pass. The image to restore is itself a draft of
 the clean one: its tokens are offered position by position, a block is read in one forward pass, and the longest
 beginning that the model agrees with is kept, as in speculative decoding (arXiv 2211.17192). What the model said behind
-the first disagreement is the next draft, as in Jacobi decoding (arXiv 2305.10427). A draft that does not pay is given
-up, see `Account`.
+the first disagreement is the next draft, as in Jacobi decoding (arXiv 2305.10427). Where that does not pay (`Account`),
+the draft is taken as it was given; where that does not pay either, it is given up.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def _decode(
     guarded = draft is not None and model.dtype in (torch.float32, torch.float64)
     tied = torch.zeros(count, dtype=torch.bool, device=device)
 
-    account = Account()
+    given, places, mended, account = guess.clone(), torch.arange(size + 2, device=device), True, Account()
     alive, start, before = torch.arange(count, device=device), [0] * count, length - 1
     while start:
         fed = 1 + min(width, num_tokens - min(start))
@@ -198,6 +198,11 @@ def _decode(
         start = [at + run + 1 for at, run in zip(start, runs, strict=True)]
         if width:
             account.book(fed, [run + 1 for run in runs])
+        if mended and not account.pays:  # what the model said behind wrong tokens did not better the draft
+            mended, account = False, Account()
+        if width and not mended:
+            behind = places > torch.tensor(start, device=device)[:, None]
+            guess[alive] = given[alive].where(behind, guess[alive])
         # Given up, the draft stays so: a row costs one pass a token from here on.
         width = min(longest, max(SHORTEST_DRAFT, 2 * max(runs))) if width and account.pays else 0
         going = [at <= num_tokens for at in start]
