@@ -15,7 +15,8 @@ from prefrestore.errors import InvalidInputError, MissingDependencyError, Weight
 from prefrestore.models.adapter import INPUT, WEIGHTS, adapter_tensors, add_adapter
 from prefrestore.preference import trainer as preference
 from prefrestore.preference.policy import OBJECTIVES as OBJECTIVE_CLASSES
-from prefrestore.preference.policy import PolicyObjective, group_distances, group_means
+from prefrestore.preference.objectives import group_distances, group_means
+from prefrestore.preference.policy import PolicyObjective
 from prefrestore.preference.rewards import build_mix
 from prefrestore.preference.rewards.base import RewardContext
 from prefrestore.training.latents import latent_pairs

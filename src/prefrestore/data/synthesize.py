@@ -125,7 +125,7 @@ def synthesize_faces(
     """
     import cv2
 
-    from ..degrade.folder import write_png
+    from prefrestore.degrade.folder import write_png
 
     config = config or SynthesisConfig()
     if count < 1 or first < 0:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +16,13 @@ from torch.nn import functional as F
 from prefrestore.errors import InvalidInputError
 
 ImageInput = Image.Image | np.ndarray | Tensor | Sequence[Image.Image | np.ndarray]
+
+
+@dataclass
+class RestorationOutput(BaseOutput):
+    """images: what ``output_type`` asked for, ``num_images_per_prompt`` in a row for each face."""
+
+    images: Any
 
 
 def prepare_faces(image: ImageInput, size: int) -> Tensor:

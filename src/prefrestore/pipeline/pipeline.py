@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers import AutoencoderDC, DiffusionPipeline, SanaTransformer2DModel
-from diffusers.utils import BaseOutput
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -29,19 +27,12 @@ from prefrestore.models.texture.conditioning import (
     embed_latents,
 )
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
-from prefrestore.pipeline.inputs import ImageInput, as_output, one_generator_each, prepare_faces
+from prefrestore.pipeline.inputs import ImageInput, RestorationOutput, as_output, one_generator_each, prepare_faces
 from prefrestore.pipeline.published import hub, procedure
 
 _OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder)
 COMPONENTS = {component.__name__: component for component in _OWN}
 """This package's own component classes, by the names that pipeline folders hold."""
-
-
-@dataclass
-class RestorationOutput(BaseOutput):
-    """images: what ``output_type`` asked for, ``num_images_per_prompt`` in a row for each face."""
-
-    images: Any
 
 
 class PrefRestorePipeline(DiffusionPipeline):

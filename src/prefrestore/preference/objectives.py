@@ -197,3 +197,16 @@ def _mean_or_zero(kl: Tensor | None, like: Tensor) -> Tensor:
 
 def _detached(**parts: Tensor) -> Parts:
     return {name: value.detach() for name, value in parts.items()}
+
+
+def group_means(latents: Tensor, groups: Tensor) -> Tensor:
+    """Each latent's group's mean, (N,C,h,w) like the latents themselves; differentiable."""
+    numbers, index = groups.unique(return_inverse=True)
+    flat = latents.flatten(1)
+    sums = flat.new_zeros(len(numbers), flat.shape[1]).index_add(0, index, flat)
+    return (sums / torch.bincount(index)[:, None])[index].reshape(latents.shape)
+
+
+def group_distances(latents: Tensor, groups: Tensor) -> Tensor:
+    """Mean squared distance (N,) of each latent (N,C,h,w) to the mean of its group; differentiable."""
+    return (latents - group_means(latents, groups)).square().flatten(1).mean(1)

@@ -127,7 +127,7 @@ class PolicyObjective(nn.Module):
         with torch.autocast(latents.device.type, enabled=False):
             images = self.pipeline.decode(self.shown(latents, conditions))
             scored = self.mix(images, context, groups)
-        agreement = -group_distances(latents, groups)
+        agreement = -objectives.group_distances(latents, groups)
         total = scored.total + self.settings.entropy_weight * standardise(agreement, groups)
         values, valid, _ = group_advantages(total, groups)
         return values, valid, self.curves(scored.terms, agreement) | {"skipped": (~valid).sum()}
@@ -222,11 +222,11 @@ class RewardGradientObjective(PolicyObjective):
         with torch.autocast(x.device.type, enabled=False):
             scored = self.mix.differentiable(images.clamp(0, 1), context.select(few.tolist()))
         loss, parts = objectives.reward_gradient_loss(scored.total, kl=drift, kl_weight=settings.kl_weight)
-        distances = group_distances(latents, groups)
+        distances = objectives.group_distances(latents, groups)
         loss = loss + settings.entropy_weight * distances.mean()
         if settings.anchor_weight:
             base = self.reference_latents(conditions, source, times)
-            moved = group_means(latents - base, groups).square().mean()
+            moved = objectives.group_means(latents - base, groups).square().mean()
             loss = loss + settings.anchor_weight * moved
             parts["moved"] = moved.detach().sqrt()
         return self.curves(scored.terms, -distances) | parts | {"loss": loss}
@@ -280,19 +280,6 @@ class GrpoObjective(PolicyObjective):
             )
             told.append(parts | {"loss": loss})
         return curves | {name: torch.stack([part[name] for part in told]).mean() for name in told[0]}
-
-
-def group_means(latents: Tensor, groups: Tensor) -> Tensor:
-    """Each latent's group's mean, (N,C,h,w) like the latents themselves; differentiable."""
-    numbers, index = groups.unique(return_inverse=True)
-    flat = latents.flatten(1)
-    sums = flat.new_zeros(len(numbers), flat.shape[1]).index_add(0, index, flat)
-    return (sums / torch.bincount(index)[:, None])[index].reshape(latents.shape)
-
-
-def group_distances(latents: Tensor, groups: Tensor) -> Tensor:
-    """Mean squared distance (N,) of each latent (N,C,h,w) to the mean of its group; differentiable."""
-    return (latents - group_means(latents, groups)).square().flatten(1).mean(1)
 
 
 OBJECTIVES: dict[str, type[PolicyObjective]] = {
