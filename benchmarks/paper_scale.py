@@ -165,7 +165,7 @@ def ours(
         def under(conditions: Conditions) -> Callable[[Tensor, Tensor], Tensor]:
             return conditional_velocity(models.transformer, conditions, start, residual_std=None)
 
-        velocity = guided(under(told), under(told.untold()), guidance)
+        velocity = guided(under(told), under(told.unconditional()), guidance)
         with remembered_conditions(models.transformer):
             x = SOLVERS[solver](velocity, noise, flow_times(steps))
         run.values["latents"] = x

@@ -1,9 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from PIL import Image
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,21 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no measuring data at {folder}")
     return folder
+
+
+@pytest.fixture
+def folder_of(tmp_path: Path) -> Callable[..., Path]:
+    """Write a folder of smooth random pictures; blur makes them degraded."""
+
+    def make(name: str, *pictures: str, blur: float = 0) -> Path:
+        for number, picture in enumerate(pictures):
+            rng = np.random.default_rng(number)
+            values = cv2.GaussianBlur(rng.normal(size=(128, 128, 3)), (0, 0), 3) * 400 + 128
+            if blur:
+                values = cv2.GaussianBlur(values, (0, 0), blur)
+            path = tmp_path / name / picture
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
+        return tmp_path / name
+
+    return make

@@ -88,7 +88,7 @@ def test_helps_come_from_the_docstring() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_stage_lists_every_field_of_its_config(stage: str) -> None:
-    module = import_module(f"prefrestore.training.{STAGES[stage][0]}")
+    module = import_module(f"prefrestore.{STAGES[stage][0]}")
     result = CliRunner().invoke(app, ["train", stage, "--help"], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     for field in fields(module.Config):

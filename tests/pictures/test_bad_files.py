@@ -16,7 +16,7 @@ from PIL import Image
 
 from prefrestore.errors import ImageReadError, ImageWriteError
 from prefrestore.pictures import photo as imageio
-from prefrestore.pictures.encode import write_photo
+from prefrestore.pictures.encode import WRITABLE_SUFFIXES, write_photo
 from prefrestore.pictures.read import as_photo, read_photo
 
 
@@ -127,7 +127,7 @@ def test_still_gif_is_read_and_written_as_png(tmp_path: Path) -> None:
     Image.fromarray(grid()).convert("P").save(tmp_path / "x.gif")
     photo = read_photo(tmp_path / "x.gif")
     assert photo.pixels.shape == (6, 9, 3)
-    assert ".gif" not in imageio.WRITABLE_SUFFIXES
+    assert ".gif" not in WRITABLE_SUFFIXES
     with pytest.raises(ImageWriteError, match=r"x\.gif"):
         write_photo(photo, tmp_path / "x.gif")
 
@@ -167,7 +167,8 @@ def test_really_out_of_space(tmp_path: Path) -> None:
     program = (
         "import resource, sys, numpy as np\n"
         "from prefrestore.errors import ImageWriteError\n"
-        "from prefrestore.pictures.photo import as_photo, write_photo\n"
+        "from prefrestore.pictures.encode import write_photo\n"
+        "from prefrestore.pictures.read import as_photo\n"
         "noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "try:\n"

@@ -14,8 +14,8 @@ from torch import Tensor
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
 from prefrestore.models.adapter import INPUT, WEIGHTS, adapter_tensors, add_adapter
 from prefrestore.preference import trainer as preference
-from prefrestore.preference.policy import OBJECTIVES as OBJECTIVE_CLASSES
 from prefrestore.preference.objectives import group_distances, group_means
+from prefrestore.preference.policy import OBJECTIVES as OBJECTIVE_CLASSES
 from prefrestore.preference.policy import PolicyObjective
 from prefrestore.preference.rewards import build_mix
 from prefrestore.preference.rewards.base import RewardContext

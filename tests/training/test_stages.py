@@ -208,7 +208,7 @@ def test_the_judge_adds_a_gradient_of_the_length_that_was_asked_for() -> None:
     _, alone = bias_gradient(0, 0, judged=False)
     losses, cold = bias_gradient(1, 0)
     assert torch.allclose(cold, alone)  # nothing yet at the first step
-    assert losses["loss"].item() == pytest.approx((losses["flow"] + losses["judge"]).item())
+    assert losses["loss"].item() == pytest.approx((losses["flow"] + losses["discriminator"]).item())
     half, full = (bias_gradient(1, step)[1] - alone for step in (5, 10))
     assert torch.allclose(full, 2 * half, atol=1e-7) and full.norm() > 0.01 * alone.norm()
     assert all(p.grad is not None for p in judge.parameters())

@@ -20,19 +20,11 @@ from prefrestore.models.semantic.token_sampling import TokenSampling
 from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-from prefrestore.models.texture.conditioning import (
-    Conditions,
-    Connectors,
-    conditional_velocity,
-    embed_latents,
-)
+from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+from prefrestore.pipeline.components import find_components
 from prefrestore.pipeline.inputs import ImageInput, RestorationOutput, as_output, one_generator_each, prepare_faces
 from prefrestore.pipeline.published import hub, procedure
-
-_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder)
-COMPONENTS = {component.__name__: component for component in _OWN}
-"""This package's own component classes, by the names that pipeline folders hold."""
 
 
 class PrefRestorePipeline(DiffusionPipeline):
@@ -104,12 +96,7 @@ class PrefRestorePipeline(DiffusionPipeline):
     @classmethod
     def load_config(cls, *args: Any, **kwargs: Any) -> Any:
         """As diffusers'; this package's components are found by their class, wherever a folder says they lived."""
-        config = super().load_config(*args, **kwargs)
-        for value in (config[0] if isinstance(config, tuple) else config).values():
-            own = isinstance(value, (list, tuple)) and str(value[0]).startswith("prefrestore.")
-            if own and value[1] in COMPONENTS:
-                value[0] = COMPONENTS[value[1]].__module__
-        return config
+        return find_components(super().load_config(*args, **kwargs))
 
     @classmethod
     def from_pretrained(cls, name: Any, *, preference: bool = True, **kwargs: Any) -> PrefRestorePipeline:
@@ -207,7 +194,7 @@ class PrefRestorePipeline(DiffusionPipeline):
                 residual_std=self.config.residual_std,
             )
 
-        return sampler.guided(under(conditions), under(conditions.untold()), guidance_scale)
+        return sampler.guided(under(conditions), under(conditions.unconditional()), guidance_scale)
 
     @torch.no_grad()
     def sample(

@@ -142,14 +142,14 @@ class FlowObjective(nn.Module):
         losses = {"flow": ((estimate - clean_latents) / flow.expand_time(over, estimate)).square().mean()}
         total = losses["flow"]
         if self.discriminator is not None:
-            losses["judge"], direction = adversarial_losses(
+            losses["discriminator"], direction = adversarial_losses(
                 self.discriminator, clean_latents, estimate, start, generator
             )
             weight = config.adversarial_weight * min(1.0, step / max(1, config.adversarial_warmup))
             # 2 |estimate - clean| is how long the squared error's gradient is, a sample; both are then means.
             length = 2 * (estimate - clean_latents).detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
             pull = (weight * length * direction * estimate).sum() / estimate.numel()
-            total = total + losses["judge"] + pull - pull.detach()
+            total = total + losses["discriminator"] + pull - pull.detach()
         if decoded.stop:
             images = self.decode(estimate[decoded])
             if self.perceptual is not None:

@@ -128,7 +128,7 @@ class Conditions:
         """The faces at ``index``."""
         return Conditions(lq_latents=self.lq_latents[index], condition=self.condition[index])
 
-    def untold(self) -> Conditions:
+    def unconditional(self) -> Conditions:
         """The same with an empty condition: the unconditional half of classifier-free guidance."""
         return Conditions(lq_latents=self.lq_latents, condition=torch.zeros_like(self.condition))
 
