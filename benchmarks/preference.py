@@ -22,7 +22,7 @@ from prefrestore.cli.evaluate import progress_bar
 from prefrestore.errors import InvalidInputError, PrefRestoreError
 from prefrestore.evaluation.columns import COLUMNS, markdown, used
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
-from prefrestore.evaluation.folders import FaceSet
+from prefrestore.evaluation.folders import MeasuredSet
 from prefrestore.evaluation.measure import Measured
 from prefrestore.evaluation.protocols import PROTOCOLS, protocol_sets
 from prefrestore.evaluation.provenance import metric_weights, pipeline_weights, versions
@@ -65,7 +65,7 @@ def change(key: str, before: list[Any], after: list[Any]) -> str:
     return f"{100 * (second / first - 1):+.1f} %" if first else ""
 
 
-def sheet(sets: list[FaceSet], restorer: Restorer, names: list[str], path: Path) -> list[Path]:
+def sheet(sets: list[MeasuredSet], restorer: Restorer, names: list[str], path: Path) -> list[Path]:
     """A sheet for each level and adapter: a row a face, its seeds without the adapter, then with it."""
     from prefrestore.pictures.read import read_photo
 

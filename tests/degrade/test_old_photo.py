@@ -5,7 +5,7 @@ import pytest
 
 from prefrestore.degrade.old_photo import (
     OldPhoto,
-    Tone,
+    Toning,
     apply_damage,
     apply_tone,
     draw_old_photo,
@@ -14,8 +14,8 @@ from prefrestore.degrade.old_photo import (
 )
 from prefrestore.degrade.synthetic import DegradationParameters, apply_parameters
 
-GREY = Tone(saturation=0.0, gamma=1.0, contrast=1.0, ink=(0.0, 0.0, 0.0), paper=(255.0, 255.0, 255.0))
-SEPIA = Tone(saturation=0.0, gamma=1.0, contrast=1.0, ink=(40.0, 30.0, 20.0), paper=(240.0, 220.0, 180.0))
+GREY = Toning(saturation=0.0, gamma=1.0, contrast=1.0, ink=(0.0, 0.0, 0.0), paper=(255.0, 255.0, 255.0))
+SEPIA = Toning(saturation=0.0, gamma=1.0, contrast=1.0, ink=(40.0, 30.0, 20.0), paper=(240.0, 220.0, 180.0))
 UNHARMED = OldPhoto(
     tone=GREY,
     scale=1.0,

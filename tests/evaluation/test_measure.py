@@ -10,7 +10,7 @@ import pytest
 from prefrestore.errors import InvalidInputError
 from prefrestore.evaluation.columns import markdown, summarise
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
-from prefrestore.evaluation.folders import Face, face_set
+from prefrestore.evaluation.folders import MeasuredFace, face_set
 from prefrestore.evaluation.measure import Measured, SetAside, measure
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.run import run_sets
@@ -20,7 +20,7 @@ from prefrestore.metrics.pixels import psnr, sharpness
 Make = Callable[..., Path]
 
 
-def shifted(faces: Sequence[Face], pictures: Sequence[Picture]) -> list[list[Sample]]:
+def shifted(faces: Sequence[MeasuredFace], pictures: Sequence[Picture]) -> list[list[Sample]]:
     """Two samples a face: one grey level up, and two, with latents to match."""
 
     def sample(picture: Picture, up: int) -> Sample:
@@ -59,7 +59,7 @@ def test_a_broken_picture_and_another_shape_are_set_aside_and_the_rest_goes_on(
     done, gt = folder_of("done", "a.png", "b.png", "c.png"), folder_of("gt", "a.png", "b.png", "c.png")
     (done / "b.png").write_bytes(b"no picture")
 
-    def narrow(faces: Sequence[Face], pictures: Sequence[Picture]) -> list[list[Sample]]:
+    def narrow(faces: Sequence[MeasuredFace], pictures: Sequence[Picture]) -> list[list[Sample]]:
         widths = [90 if face.name == "c" else 128 for face in faces]
         return [[Sample(picture[:, :width])] for picture, width in zip(pictures, widths, strict=True)]
 
@@ -98,7 +98,7 @@ def test_a_stopped_run_goes_on_where_it_was(folder_of: Make, plain: Evaluator, t
     path, settings = tmp_path / "r.json", {"seed": 0, "adapters": {"nft": "1"}}
     asked: list[str] = []
 
-    def counting(batch: Sequence[Face], pictures: Sequence[Picture]) -> list[list[Sample]]:
+    def counting(batch: Sequence[MeasuredFace], pictures: Sequence[Picture]) -> list[list[Sample]]:
         asked.extend(face.name for face in batch)
         if len(asked) == 3:
             raise KeyboardInterrupt

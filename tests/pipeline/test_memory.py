@@ -10,7 +10,7 @@ from torch import nn
 from prefrestore.files.weights import bundled_folder
 from prefrestore.pipeline.build import load_preset_pipeline, random_pipeline
 from prefrestore.pipeline.empty import empty_components
-from prefrestore.pipeline.memory import ALLOWANCE, CHAT, WAYS, Counter, MemoryPlan, advice, make_plan
+from prefrestore.pipeline.memory import ALLOWANCE, CHAT, WAYS, Counter, MemoryPlan, advice, plan_memory
 from prefrestore.pipeline.presets import load_preset
 
 GIB = 2**30
@@ -41,7 +41,7 @@ def test_tensors_without_contents_are_counted_like_real_ones() -> None:
 
 def test_the_parts_of_tiny_are_those_of_the_pipeline() -> None:
     pipeline = random_pipeline(load_preset("tiny"))
-    plan = make_plan(load_preset("tiny"), batch=3, dtype=torch.float32)
+    plan = plan_memory(load_preset("tiny"), batch=3, dtype=torch.float32)
     for part in plan.components:
         module = pipeline.components[part.name]
         assert part.parameters == sum(parameter.numel() for parameter in module.parameters()), part.name
@@ -68,7 +68,7 @@ def test_the_parts_of_compact_are_those_of_its_files() -> None:
 
 
 def test_the_paper_has_the_published_sizes_and_fits_the_cards_it_should() -> None:
-    plans = {4: make_plan(load_preset("paper"), batch=4)}
+    plans = {4: plan_memory(load_preset("paper"), batch=4)}
     millions = {part.name: part.parameters / 1e6 for part in plans[4].components}
     assert millions["transformer"] == pytest.approx(1600, rel=0.01)  # SANA 1.5 1.6B
     vocabulary = 2 * (151_936 + 65_536 + 5) * 2048 / 1e6
@@ -96,7 +96,7 @@ def peaks(plan: MemoryPlan) -> list[int]:
 
 
 def test_offloading_needs_less_and_more_faces_need_more() -> None:
-    one, two, four = (make_plan(load_preset("compact"), batch=batch) for batch in (1, 2, 4))
+    one, two, four = (plan_memory(load_preset("compact"), batch=batch) for batch in (1, 2, 4))
     for plan in (one, two, four):
         assert peaks(plan) == sorted(peaks(plan), reverse=True)
         assert not plan.fits("resident", ALLOWANCE)

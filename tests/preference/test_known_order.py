@@ -6,7 +6,7 @@ import pytest
 
 from prefrestore.degrade.presets import get_preset
 from prefrestore.degrade.synthetic import sample_parameters
-from prefrestore.preference.known_order import LADDERS, alike, milder, preference_of
+from prefrestore.preference.known_order import LADDERS, augment, milder, preference_of
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_milder_lowers_every_strength_and_keeps_the_tone() -> None:
 def test_what_is_done_to_all_is_the_same_for_all(face: np.ndarray) -> None:
     changed = 0
     for seed in range(12):
-        out = alike(np.stack([face, face, face]), np.random.default_rng(seed))
+        out = augment(np.stack([face, face, face]), np.random.default_rng(seed))
         assert out.shape == (3, *face.shape) and out.dtype == np.uint8
         assert np.array_equal(out[0], out[1]) and np.array_equal(out[0], out[2])
         changed += not np.array_equal(out[0], face)
@@ -73,5 +73,5 @@ def test_what_is_done_to_all_is_the_same_for_all(face: np.ndarray) -> None:
 def test_a_ladder_keeps_its_distances_under_it(face: np.ndarray) -> None:
     ladder = np.stack(LADDERS["blurred"](face, np.random.default_rng(1)))
     for seed in range(12):
-        best, weak, strong = alike(ladder, np.random.default_rng(seed)).astype(float)
+        best, weak, strong = augment(ladder, np.random.default_rng(seed)).astype(float)
         assert np.abs(weak - best).mean() < np.abs(strong - best).mean()

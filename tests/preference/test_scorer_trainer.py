@@ -18,7 +18,7 @@ from prefrestore.models.scorer import load_scorer
 from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.preference import fit as judged
 from prefrestore.preference import scorer_trainer as scorer
-from prefrestore.preference.restored import SETTINGS, Restored, restored_ladders
+from prefrestore.preference.restored import SETTINGS, RestoredLadders, restored_ladders
 
 
 def face_set(count: int = 4, size: int = 64) -> FaceSet:
@@ -57,9 +57,9 @@ def stage(folder: Path, output: Path, **changes: object) -> scorer.Config:
     return scorer.Config(data=(folder,), output_dir=output, **{**settings, **changes})  # type: ignore[arg-type]
 
 
-def fake_restored() -> Restored:
+def fake_restored() -> RestoredLadders:
     rng = np.random.default_rng(1)
-    return Restored(
+    return RestoredLadders(
         pictures=rng.integers(0, 256, (3, 2 + 2 * len(SETTINGS), 64, 64, 3)).astype(np.uint8), rows=np.arange(3)
     )
 
@@ -94,7 +94,7 @@ def test_restored_ladders_are_kept_and_grow(tmp_path: Path) -> None:
         loads.append(1)
         return load_preset_pipeline("tiny")
 
-    def build(count: int) -> Restored:
+    def build(count: int) -> RestoredLadders:
         return restored_ladders(load, "tiny", face_set(), tmp_path, count=count, seed=0, log=lambda line: None)  # type: ignore[arg-type]
 
     once = build(2)

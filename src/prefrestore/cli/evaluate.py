@@ -12,7 +12,7 @@ import typer
 
 if TYPE_CHECKING:
     from prefrestore.evaluation.evaluator import Evaluator
-    from prefrestore.evaluation.folders import FaceSet
+    from prefrestore.evaluation.folders import MeasuredSet
     from prefrestore.evaluation.results import Results
 
 from prefrestore.cli.restore import Device
@@ -142,7 +142,7 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def evaluator_for(sets: Sequence[FaceSet], samples: int, without: Sequence[str]) -> Evaluator:
+def evaluator_for(sets: Sequence[MeasuredSet], samples: int, without: Sequence[str]) -> Evaluator:
     """The evaluator that these sets need: without references and with one sample nothing can be compared."""
     from prefrestore.evaluation.evaluator import PAIRED, Evaluator
 
@@ -154,7 +154,7 @@ def evaluator_for(sets: Sequence[FaceSet], samples: int, without: Sequence[str])
     return metrics
 
 
-def reference_folder(sets: Sequence[FaceSet]) -> Path | None:
+def reference_folder(sets: Sequence[MeasuredSet]) -> Path | None:
     """The folder of the references, which all sets of a run share."""
     found = sets[0].folders.get("reference")
     return Path(found) if found else None

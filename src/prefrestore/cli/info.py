@@ -78,7 +78,7 @@ def _print_plan(name: str, batch: int, dtype: str, card_gb: float) -> None:
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(name)
-    plans = {size: memory.make_plan(preset, batch=size, dtype=getattr(torch, dtype)) for size in {1, batch}}
+    plans = {size: memory.plan_memory(preset, batch=size, dtype=getattr(torch, dtype)) for size in {1, batch}}
     plan = plans[batch]
     console = Console(highlight=False)
     console.print(f"{name}, {dtype}, {batch} faces of {preset.face_size} px at a time; memory in GiB (2^30 bytes)\n")

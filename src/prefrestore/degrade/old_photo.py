@@ -25,7 +25,7 @@ LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601, the we
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tone:
+class Toning:
     """saturation: 0 keeps only luminance, 1 keeps the colours. gamma: exponent on [0,1]. contrast: slope of a
     smooth S-curve about the middle, 1 is none. ink, paper: the colours (0..255) that black and white
     become."""
@@ -53,7 +53,7 @@ class OldPhoto:
     `screen_strength`. sharpen: how much of a scanner's unsharp mask.
     """
 
-    tone: Tone
+    tone: Toning
     scale: float
     grain: float
     grain_size: float
@@ -68,7 +68,7 @@ class OldPhoto:
     sharpen: float
 
 
-def draw_tone(rng: np.random.Generator) -> Tone:
+def draw_tone(rng: np.random.Generator) -> Toning:
     """Grey (45 %), sepia (25 %), another tint such as green newsprint (10 %), or shifted colour (20 %)."""
     kind = rng.random()
     gamma = float(np.exp(rng.normal(0, 0.18)))
@@ -77,7 +77,7 @@ def draw_tone(rng: np.random.Generator) -> Tone:
     black = float(rng.uniform(0, 70)) if faded else float(rng.uniform(0, 12))
     white = float(rng.uniform(185, 255)) if faded else float(rng.uniform(240, 255))
     if kind < 0.45:
-        return Tone(saturation=0.0, gamma=gamma, contrast=contrast, ink=(black,) * 3, paper=(white,) * 3)
+        return Toning(saturation=0.0, gamma=gamma, contrast=contrast, ink=(black,) * 3, paper=(white,) * 3)
     if kind < 0.80:
         # The warm-cool axis (red against blue) carries sepia; the green-magenta axis newsprint, slides and
         # cyanotypes.
@@ -86,11 +86,11 @@ def draw_tone(rng: np.random.Generator) -> Tone:
         green = float(rng.uniform(-4, 6)) if sepia else float(rng.uniform(-3, 14))
         paper = _tint(white - 6, warm, green)
         ink = _tint(black + 4, warm * float(rng.uniform(0.2, 0.8)), green * float(rng.uniform(0, 1)))
-        return Tone(saturation=0.0, gamma=gamma, contrast=contrast, ink=ink, paper=paper)
+        return Toning(saturation=0.0, gamma=gamma, contrast=contrast, ink=ink, paper=paper)
     saturation = float(rng.uniform(0.25, 1.0))
     ink = _tint(black, float(rng.normal(0, 10)), float(rng.normal(0, 4)))
     paper = _tint(white, float(rng.normal(6, 12)), float(rng.normal(0, 5)))
-    return Tone(saturation=max(0.25, saturation), gamma=gamma, contrast=contrast, ink=ink, paper=paper)
+    return Toning(saturation=max(0.25, saturation), gamma=gamma, contrast=contrast, ink=ink, paper=paper)
 
 
 def draw_old_photo(size: int, rng: np.random.Generator) -> OldPhoto:
@@ -116,7 +116,7 @@ def draw_old_photo(size: int, rng: np.random.Generator) -> OldPhoto:
     )
 
 
-def apply_tone(image: Image, tone: Tone) -> Image:
+def apply_tone(image: Image, tone: Toning) -> Image:
     """uint8 `image` in the tone of the old print; luminance keeps its order, black becomes ink and white
     paper."""
     luminance = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)

@@ -10,7 +10,7 @@ from prefrestore.restoration.plan import PICTURE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
-class Face:
+class MeasuredFace:
     """One face: the picture to measure, or to restore first, and what it is compared with."""
 
     name: str
@@ -20,11 +20,11 @@ class Face:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceSet:
+class MeasuredSet:
     """Faces under one title; ``aside``: (name, reason) of those that cannot be measured."""
 
     title: str
-    faces: tuple[Face, ...]
+    faces: tuple[MeasuredFace, ...]
     aside: tuple[tuple[str, str], ...] = ()
     folders: dict[str, str]
 
@@ -63,7 +63,7 @@ def face_set(
     restored: Path | None = None,
     reference: Path | None = None,
     limit: int | None = None,
-) -> FaceSet:
+) -> MeasuredSet:
     """The faces of `restored` (or, without it, of `lq`, to be restored), with their references.
 
     A name that one folder has and another lacks is set aside. `limit` takes the first of a fixed shuffle, so that a
@@ -91,7 +91,7 @@ def face_set(
     if not whole:
         raise InvalidInputError(f"{measured} has no picture with a counterpart in the other folders.")
     order = np.random.default_rng(0).permutation(len(whole))[:limit]
-    faces = tuple(Face(name=whole[i], **{role: pictures[role][whole[i]] for role in folders}) for i in order)
-    return FaceSet(
+    faces = tuple(MeasuredFace(name=whole[i], **{role: pictures[role][whole[i]] for role in folders}) for i in order)
+    return MeasuredSet(
         title=title, faces=faces, aside=tuple(aside), folders={role: str(folder) for role, folder in folders.items()}
     )

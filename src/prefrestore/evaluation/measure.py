@@ -13,7 +13,7 @@ from PIL import Image
 
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.evaluation.evaluator import Evaluator, Frame, Observation
-from prefrestore.evaluation.folders import Face
+from prefrestore.evaluation.folders import MeasuredFace
 from prefrestore.evaluation.systems import Picture, Sample, System
 from prefrestore.metrics.pixels import sharpness
 
@@ -31,7 +31,7 @@ class Measured:
     resized: whether the samples were brought to the reference's size. features: Inception's, of the first sample.
     """
 
-    face: Face
+    face: MeasuredFace
     system: str
     row: Values
     pictures: tuple[Picture, ...]
@@ -45,18 +45,18 @@ class Measured:
 class SetAside:
     """A face that cannot be measured, and why."""
 
-    face: Face
+    face: MeasuredFace
     reason: str
 
 
 def measure(
-    faces: Sequence[Face],
+    faces: Sequence[MeasuredFace],
     systems: Mapping[str, System],
     evaluator: Evaluator,
     *,
     batch: int = 8,
     extractor: InceptionV3 | None = None,
-    is_done: Callable[[Face, str], bool] = lambda face, system: False,
+    is_done: Callable[[MeasuredFace, str], bool] = lambda face, system: False,
 ) -> Iterator[Measured | SetAside]:
     """Measure each face under each system; a face with a broken picture is set aside and the rest goes on.
 
@@ -70,7 +70,7 @@ def measure(
     """
     waiting = [face for face in faces if not all(is_done(face, title) for title in systems)]
     for start in range(0, len(waiting), batch):
-        ready: list[tuple[Face, Picture, Picture | None]] = []
+        ready: list[tuple[MeasuredFace, Picture, Picture | None]] = []
         for face in waiting[start : start + batch]:
             try:
                 ready.append((face, *_read(face)))
@@ -98,7 +98,7 @@ def measure(
                     break
 
 
-def _read(face: Face) -> tuple[Picture, Picture | None]:
+def _read(face: MeasuredFace) -> tuple[Picture, Picture | None]:
     from prefrestore.pictures.read import read_photo
 
     path = face.restored or face.lq
@@ -109,7 +109,7 @@ def _read(face: Face) -> tuple[Picture, Picture | None]:
 
 
 def _measured(
-    face: Face,
+    face: MeasuredFace,
     title: str,
     samples: list[Sample],
     source: Picture,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.evaluation.folders import FaceSet, face_set
+from prefrestore.evaluation.folders import MeasuredSet, face_set
 
 _GFPGAN = "Wang et al., GFPGAN (CVPR 2021, arXiv 2101.04061), section 4.1"
 
@@ -97,7 +97,7 @@ def protocol_of(name: str) -> Protocol:
 
 def protocol_sets(
     protocol: Protocol, data: Path, *, restored: Path | None = None, limit: int | None = None
-) -> list[FaceSet]:
+) -> list[MeasuredSet]:
     """The face sets of a protocol in the folder `data`.
 
     Args:
@@ -114,7 +114,7 @@ def protocol_sets(
     return sets
 
 
-def remarks(protocol: Protocol, sets: list[FaceSet], sides: set[int], limit: int | None = None) -> list[str]:
+def remarks(protocol: Protocol, sets: list[MeasuredSet], sides: set[int], limit: int | None = None) -> list[str]:
     """What differs between the protocol and what was measured, one sentence each."""
     said = [protocol.note] if protocol.note else []
     for faces in sets:

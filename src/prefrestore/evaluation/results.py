@@ -11,7 +11,7 @@ from typing import Any
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.evaluation.columns import COLUMNS, Row, summarise
-from prefrestore.evaluation.folders import FaceSet
+from prefrestore.evaluation.folders import MeasuredSet
 from prefrestore.evaluation.measure import Measured, SetAside
 from prefrestore.files.atomic import written_beside
 
@@ -59,7 +59,7 @@ class Results:
             self.rows[title] = {name: system["faces"] for name, system in entry["systems"].items()}
             self.resized |= {title} if entry["resized"] else set()
 
-    def begin(self, faces: FaceSet) -> None:
+    def begin(self, faces: MeasuredSet) -> None:
         """Make place for a set and note the faces that its folders do not share."""
         self.rows.setdefault(faces.title, {})
         self.aside[faces.title] = dict(faces.aside)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.evaluation.evaluator import Evaluator
-from prefrestore.evaluation.folders import Face, FaceSet
+from prefrestore.evaluation.folders import MeasuredFace, MeasuredSet
 from prefrestore.evaluation.measure import Measured, SetAside, measure
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.systems import System
@@ -22,7 +22,7 @@ _SAVE_EVERY = 20.0
 
 
 def run_sets(
-    sets: Sequence[FaceSet],
+    sets: Sequence[MeasuredSet],
     systems: Mapping[str, System],
     evaluator: Evaluator,
     results: Results,
@@ -44,7 +44,7 @@ def run_sets(
         results.begin(faces)
         saved = time.monotonic()
 
-        def is_done(face: Face, system: str, title: str = faces.title) -> bool:
+        def is_done(face: MeasuredFace, system: str, title: str = faces.title) -> bool:
             return results.is_done(title, system, face.name)
 
         for item in measure(faces.faces, systems, evaluator, batch=batch, extractor=extractor, is_done=is_done):

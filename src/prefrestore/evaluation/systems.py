@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from prefrestore.evaluation.folders import Face
+from prefrestore.evaluation.folders import MeasuredFace
 from prefrestore.models.adapter import adapter_names, using_adapter
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Sample:
     latent: NDArray[np.float32] | None = None
 
 
-System = Callable[[Sequence[Face], Sequence[Picture]], list[list[Sample]]]
+System = Callable[[Sequence[MeasuredFace], Sequence[Picture]], list[list[Sample]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Variant:
     solver: str | None = None
 
 
-def finished(faces: Sequence[Face], pictures: Sequence[Picture]) -> list[list[Sample]]:
+def finished(faces: Sequence[MeasuredFace], pictures: Sequence[Picture]) -> list[list[Sample]]:
     """The pictures are restorations already."""
     return [[Sample(picture)] for picture in pictures]
 
@@ -89,7 +89,7 @@ class Restorer:
     def system(self, variant: Variant) -> System:
         """The variant as a system."""
 
-        def restore(faces: Sequence[Face], pictures: Sequence[Picture]) -> list[list[Sample]]:
+        def restore(faces: Sequence[MeasuredFace], pictures: Sequence[Picture]) -> list[list[Sample]]:
             conditions = self._conditions(pictures, variant.semantic)
             shape = tuple(conditions.lq_latents.shape[1:])
             places = [(face, k) for face in range(len(faces)) for k in range(self.samples)]

@@ -142,7 +142,7 @@ class MemoryPlan:
         return self.peak(way, tile=tile)[0] + ALLOWANCE <= card
 
 
-def make_plan(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bfloat16) -> MemoryPlan:
+def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bfloat16) -> MemoryPlan:
     """What restoring ``batch`` faces at a time needs, with the LQ tokens as the draft of the clean ones."""
     parts = empty_components(preset, dtype)
     components = tuple(Component.of(name, part) for name, part in parts.items())

@@ -160,7 +160,7 @@ def preference_of(kind: str) -> float:
     return 0.5 if kind in ("equal", "round trip") else 1.0
 
 
-def alike(images: Image, rng: np.random.Generator) -> Image:
+def augment(images: Image, rng: np.random.Generator) -> Image:
     """The same seeded change to every picture (N,H,W,3) of a ladder, none of which turns their order round.
 
     A mirror image, a shift of up to 6 px at 256 px, another tone (a quarter grey), and now and then one more JPEG or

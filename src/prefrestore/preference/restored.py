@@ -29,7 +29,7 @@ CHUNK = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Restored:
+class RestoredLadders:
     """pictures: uint8 (N, 2 + 2 S, H, W, 3): the face, its round trip through the autoencoder, then for each of the S
     `SETTINGS` the restoration of the weaker and of the stronger degradation. rows: which face each came from."""
 
@@ -52,7 +52,7 @@ class Restored:
 def restore_versions(
     pipeline: PrefRestorePipeline, face: npt.NDArray[np.uint8], rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """One face (S,S,3) uint8 -> the row of pictures of `Restored` at the face's size; equal seeds, equal bytes."""
+    """One face (S,S,3) uint8 -> a row of `RestoredLadders` at the face's size; equal seeds, equal bytes."""
     target, weak, strong = degraded(face, rng)
     conditions = pipeline.conditions(pipeline.prepare([weak, strong]))
     # One noise for both inputs: what differs between the two restorations is the input alone.
@@ -87,7 +87,7 @@ def restored_ladders(
     seed: int,
     bf16: bool = False,
     log: Callable[[str], None] = print,
-) -> Restored:
+) -> RestoredLadders:
     """Restore ``count`` faces, drawn in a seeded order, keeping them under ``folder`` chunk by chunk.
 
     A build that was stopped goes on at the chunk it was at, and a greater ``count`` keeps what is there; other weights
@@ -119,4 +119,4 @@ def restored_ladders(
                 np.save(part, np.stack(made))
             log(f"restored {last}/{count} faces")
         chunks.append(np.load(path))
-    return Restored(pictures=np.concatenate(chunks), rows=rows)
+    return RestoredLadders(pictures=np.concatenate(chunks), rows=rows)

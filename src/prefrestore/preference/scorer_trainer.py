@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.scorer import PreferenceScorer, first_scorer, save_scorer, score_all
 from prefrestore.preference.bradley_terry import bradley_terry_loss, reliability
-from prefrestore.preference.known_order import LADDERS, PAIRS, alike, preference_of
+from prefrestore.preference.known_order import LADDERS, PAIRS, augment, preference_of
 from prefrestore.preference.reliability import reliability_diagram
-from prefrestore.preference.restored import SETTINGS, Restored, restored_ladders
+from prefrestore.preference.restored import SETTINGS, RestoredLadders, restored_ladders
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
 from prefrestore.training.stage import StageConfig
@@ -95,7 +95,7 @@ def to_unit(faces: np.ndarray) -> Tensor:
 
 
 def ladder_of(
-    kind: str, face: np.ndarray, restored: Restored | None, rng: np.random.Generator
+    kind: str, face: np.ndarray, restored: RestoredLadders | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[tuple[int, int], ...]]:
     """Pictures (K,H,W,3) of one face and the pairs among them; restored kinds draw a face of their own."""
     if kind in LADDERS:
@@ -108,7 +108,7 @@ def ladder_of(
     return restored.ladder(index, int(rng.integers(len(SETTINGS)))), PAIRS
 
 
-def training_batch(faces: FaceMix, restored: Restored | None, config: Config, step: int) -> dict[str, Tensor]:
+def training_batch(faces: FaceMix, restored: RestoredLadders | None, config: Config, step: int) -> dict[str, Tensor]:
     """The batch of one step, a pure function of the configuration and the step."""
     rng = np.random.default_rng([config.seed, step])
     kinds = [kind for kind in SHARES if restored is not None or kind in LADDERS]
@@ -121,7 +121,7 @@ def training_batch(faces: FaceMix, restored: Restored | None, config: Config, st
         pictures, among = ladder_of(str(kind), np.ascontiguousarray(face), restored, rng)
         pairs += [(first + len(images), second + len(images)) for first, second in among]
         preference += [preference_of(str(kind))] * len(among)
-        images += list(alike(pictures, rng))
+        images += list(augment(pictures, rng))
     return {
         "images": to_unit(np.stack(images)),
         "pairs": torch.tensor(pairs),
@@ -130,7 +130,7 @@ def training_batch(faces: FaceMix, restored: Restored | None, config: Config, st
 
 
 def held_out_margins(
-    scorer: PreferenceScorer, faces: FaceSet, restored: Restored | None, *, seed: int
+    scorer: PreferenceScorer, faces: FaceSet, restored: RestoredLadders | None, *, seed: int
 ) -> dict[str, np.ndarray]:
     """Score of the better minus score of the worse picture, by kind, for one ladder of each kind and face.
 

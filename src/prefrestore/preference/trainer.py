@@ -201,6 +201,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     policy, old = adapter_tensors(pipeline.transformer, POLICY), adapter_tensors(pipeline.transformer, OLD)
     objective = OBJECTIVES[config.objective](pipeline, mix, config.policy(), policy=POLICY, old=OLD)
 
+    pipeline.to(accelerator.device)
     pairs = latent_pairs(pipeline, config, log)
     captions = pair_captions(config, pipeline.face_size)
     if mix.needs_caption and not any(captions):
@@ -234,7 +235,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             log(f"stopped: the held-out reward fell from {guard.best:.4f} to {guard.smoothed:.4f} (smoothed)")
         return stop
 
-    pipeline.to(accelerator.device)
     if guard is not None:
         guard.update(faces.reading(guard))  # of the adapter as it begins
     trainer = Trainer(

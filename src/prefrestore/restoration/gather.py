@@ -22,7 +22,7 @@ from prefrestore.restoration.plan import Task
 
 
 @dataclass(frozen=True)
-class Restored:
+class GatheredFaces:
     """images: (B,S,S,3) float32 in 0..1."""
 
     images: NDArray[np.float32]
@@ -94,7 +94,7 @@ class GatheringPipeline(SharedPipeline):
         prompt: str | Sequence[str | None] | None = None,
         output_type: str = "np",
         **settings: Any,
-    ) -> Restored:
+    ) -> GatheredFaces:
         """Faces and a generator for each, as `restoration.photo` calls a pipeline; raises what it raises."""
         if output_type != "np":
             raise InvalidInputError(f"faces that are gathered come back as arrays ('np'), not as '{output_type}'")
@@ -121,7 +121,7 @@ class GatheringPipeline(SharedPipeline):
         for face in mine:
             if face.error is not None:
                 raise face.error
-        return Restored(np.stack([face.result for face in mine if face.result is not None]))
+        return GatheredFaces(np.stack([face.result for face in mine if face.result is not None]))
 
     def _may_call(self) -> bool:
         if self._busy or not self._waiting:

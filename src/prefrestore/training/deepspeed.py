@@ -25,7 +25,7 @@ def check_deepspeed(accelerator: Accelerator) -> None:
     plugin = accelerator.state.deepspeed_plugin
     if plugin.zero_stage == 3:
         # It gathers each module when a process passes through it, so all must pass through the same ones: here some
-        # do not need a frozen part that others need, and the judge of latents gives a gradient inside a forward pass.
+        # do not need a frozen part that others need, and the discriminator gives a gradient inside a forward pass.
         raise InvalidInputError(
             "ZeRO-3 of DeepSpeed cannot train this model, whose processes do not all pass through the same modules: "
             "training/accelerate/fsdp.yaml splits the same things"

@@ -1,7 +1,8 @@
-"""The judge of restored latents in training: which of two latents of one degraded face is the clean one?
+"""The discriminator of restored latents in training: which of two latents of one degraded face is the clean one?
 
-A loss against one clean picture is least at the average of all that fit, whatever its norm; a judge asks for one of
-them instead (Goodfellow et al., arXiv 1406.2661). It works on latents: it costs a fraction of a step, and no decoding.
+A loss against one clean picture is least at the average of all that fit, whatever its norm; a discriminator asks for
+one of them instead (Goodfellow et al., arXiv 1406.2661). It works on latents: it costs a fraction of a step, and no
+decoding.
 """
 
 from __future__ import annotations
@@ -56,16 +57,16 @@ def adversarial_losses(
     *,
     jitter: float = 0.05,
 ) -> tuple[Tensor, Tensor]:
-    """The judge's own loss, and the direction in which it would move the restored latents.
+    """The discriminator's own loss, and the direction in which it would move the restored latents.
 
-    The judge's penalty is R1 and R2 without second derivatives (arXiv 2501.08316, section 3.4): its answers to clean
-    and to restored latents may not change under noise of standard deviation ``jitter``.
+    Its penalty is R1 and R2 without second derivatives (arXiv 2501.08316, section 3.4): its answers to clean and to
+    restored latents may not change under noise of standard deviation ``jitter``.
 
     Args:
         clean, restored, start: latents (B,C,h,w); no gradient flows back to them.
 
     Returns:
-        A scalar with a gradient to the judge alone, and the gradient of the restorer's loss at ``restored``
+        A scalar with a gradient to the discriminator alone, and the gradient of the restorer's loss at ``restored``
         (B,C,h,w), each sample's of length 1.
     """
     restored = restored.detach().requires_grad_()

@@ -60,7 +60,7 @@ class Config(PairsConfig, FlowLosses):
         identity_share: share of each batch that it is computed for, among those that are decoded.
         decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the
             decoder is trained with the flow, so that it renders restored latents well too. 0 leaves it frozen.
-        adversarial_weight: length of the gradient of a judge of latents (`prefrestore.training.discriminator`),
+        adversarial_weight: length of the gradient of a discriminator of latents (`prefrestore.training.discriminator`),
             measured by that of the squared error of the same latent; over ``adversarial_warmup`` steps it grows to it.
         compile: translate the denoiser with torch.compile before the first step: some minutes that a long run on a CPU
             wins back many times over.

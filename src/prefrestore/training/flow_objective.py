@@ -45,8 +45,8 @@ class FlowLosses:
 class FlowObjective(nn.Module):
     """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the clean estimate.
 
-    Those are a judge of latents and, decoded, LPIPS and the identity cosine; the decoder of ``autoencoder`` may be
-    trained with them. A network that is not given leaves its loss out.
+    Those are a discriminator of latents and, decoded, LPIPS and the identity cosine; the decoder of ``autoencoder`` may
+    be trained with them. A network that is not given leaves its loss out.
     """
 
     def __init__(

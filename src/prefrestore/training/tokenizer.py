@@ -131,6 +131,7 @@ def measure(
         in dB, ``identity`` (mean cosine with the face-recognition embedding), ``points`` (mean distance as a
         fraction of the side; NaN without known points).
     """
+    images, identity, points = (part.to(tokenizer.device) for part in (images, identity, points))
     indices = torch.cat([tokenizer.encode(piece) for piece in images.split(batch)])
     parts = [tokenizer.decode(piece) for piece in indices.split(batch)]
     low = torch.cat([part.low_resolution for part in parts])
@@ -167,7 +168,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     def sample() -> Image.Image:
         values = measure(tokenizer, held_out, identity, points)
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        shown = held_out[:: max(1, len(held_out) // 12)][:12]
+        shown = held_out[:: max(1, len(held_out) // 12)][:12].to(tokenizer.device)
         low = tokenizer.decode(tokenizer.encode(shown)).low_resolution
         return grid([F.interpolate(shown, size=low.shape[-2:], mode="area"), low])
 
