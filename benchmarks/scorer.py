@@ -24,8 +24,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prefrestore.data.faces import FaceSet, default_cache_dir, load_face_set, read_face
+from prefrestore.data.faces import FaceSet, load_face_set, read_face
 from prefrestore.errors import MissingDependencyError, PrefRestoreError, WeightsError
+from prefrestore.files.cache import cache_dir
 from prefrestore.files.weights import bundled_folder, verify
 from prefrestore.models.scorer import PreferenceScorer, load_bundled_scorer, load_scorer, score_all
 from prefrestore.preference.bradley_terry import reliability, wilson_interval
@@ -141,7 +142,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--faces", type=int, help="how many held-out faces get ladders (default: all)")
     parser.add_argument("--restored", type=int, default=48, help="how many held-out faces are restored; 0 for none")
     parser.add_argument("--limit", type=int, help="a fixed random sample of this many bench faces; 0 leaves them out")
-    parser.add_argument("--cache", type=Path, default=default_cache_dir() / "scorer", help="restorations are kept here")
+    parser.add_argument("--cache", type=Path, default=cache_dir() / "scorer", help="restorations are kept here")
     parser.add_argument("--reliability", type=Path, help="write the reliability diagram here (PNG)")
     parser.add_argument("--json", type=Path, help="write the figures here")
     return parser.parse_args()

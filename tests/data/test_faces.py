@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from prefrestore.data import check_disjoint, load_face_set, mix, shared_persons
-from prefrestore.data.faces import FaceSet, default_cache_dir
+from prefrestore.data.faces import FaceSet
 from prefrestore.errors import ImageReadError, InvalidInputError
+from prefrestore.files.cache import cache_dir
 
 COLUMNS = ["id", "split", "source", "licence", "synthetic", "size", "person", "defect", "points"]
 
@@ -196,9 +197,9 @@ def test_mixes_that_make_no_sense(root: Path) -> None:
 def test_the_cache_folder_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFRESTORE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert default_cache_dir() == Path("/somewhere/prefrestore")
+    assert cache_dir() == Path("/somewhere/prefrestore")
     monkeypatch.setenv("PREFRESTORE_CACHE", "/here")
-    assert default_cache_dir() == Path("/here")
+    assert cache_dir() == Path("/here")
 
 
 def test_the_shared_layout(shared_data: Path, tmp_path: Path) -> None:
@@ -213,7 +214,11 @@ def test_the_shared_layout(shared_data: Path, tmp_path: Path) -> None:
         load_face_set(tmp_path, split, size=32, cache_dir=tmp_path / "cache") for split in ("train", "val", "synthetic")
     )
     check_disjoint(train, val)
-    assert all(train.captions) and all(val.captions) and not any(drawn.captions)
+    lines = (shared_data / "captions.jsonl").read_text().splitlines()
+    captioned = {row["id"] for row in map(json.loads, lines) if row.get("caption")}
+    for faces in (train, val):
+        assert [caption is not None for caption in faces.captions] == [name in captioned for name in faces.ids]
+    assert not any(drawn.captions)
     for faces in (train, val):
         # The left eye of the FFHQ template lies at (192.98, 239.95) of 512 px.
         np.testing.assert_allclose(np.median(faces.points[:, 0], axis=0), [12.06, 15.0], atol=0.5)

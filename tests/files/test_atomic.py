@@ -31,6 +31,15 @@ def test_a_failure_of_the_file_system_is_one_sentence(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+def test_the_system_s_mask_is_not_touched_while_a_file_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("every thread's mask was changed"))
+    with written_beside(tmp_path / "a.txt") as part:
+        part.write_text("whole")
+    assert (tmp_path / "a.txt").read_text() == "whole"
+
+
 def test_the_file_has_ordinary_rights(tmp_path: Path) -> None:
     with written_beside(tmp_path / "a") as part:
         part.write_text("")

@@ -116,6 +116,11 @@ def test_something_is_held_out_and_something_is_left_even_when_groups_are_large(
     assert len(split.held_out) == 5 and len(split.train) == 5
 
 
+def test_something_is_left_to_train_on_whatever_the_share() -> None:
+    split = hold_out([judged("a1", "a2"), judged("b1", "b2")], 0.99)
+    assert len(split.train) == len(split.held_out) == 1
+
+
 def test_holding_out_needs_two_judgements_and_a_share() -> None:
     with pytest.raises(InvalidInputError, match="at least two"):
         hold_out([judged("a", "b")])

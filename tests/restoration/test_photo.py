@@ -217,6 +217,7 @@ def test_choices_reach_the_pipeline() -> None:
     assert {call["fidelity"] for call in pipeline.calls} == {0.3}
     record = result.as_record()
     assert (record["steps"], record["fidelity"], record["guidance_scale"]) == (9, 0.3, 1.5)
+    assert {"dtype", "solver"} <= record.keys()  # both change the bytes
     pipeline = Pipeline(sharpen)
     result = restore_photo(scene(), pipeline, detector=TWO, options=RestoreOptions(prompt="all"))
     assert pipeline.calls[0]["prompt"] == "all" and "fidelity" not in pipeline.calls[0]

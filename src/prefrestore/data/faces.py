@@ -6,7 +6,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prefrestore.errors import ImageReadError, InvalidInputError
+from prefrestore.files import cache
 from prefrestore.files.atomic import written_beside
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"})
@@ -63,14 +63,6 @@ class FaceSet:
         )
 
 
-def default_cache_dir() -> Path:
-    """PREFRESTORE_CACHE, or prefrestore/ in the user's cache folder (XDG_CACHE_HOME, else ~/.cache)."""
-    named = os.environ.get("PREFRESTORE_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "prefrestore"
-
-
 def load_face_set(
     root: Path | str,
     split: str = "train",
@@ -110,7 +102,7 @@ def load_face_set(
     captions = {**_read_captions(root / "captions.jsonl"), **_read_captions(folder / "captions.jsonl")}
     rows = [(table or {}).get(name, {}) for name in ids]
     return FaceSet(
-        images=_decoded(files, size, Path(cache_dir) if cache_dir is not None else default_cache_dir()),
+        images=_decoded(files, size, Path(cache_dir) if cache_dir is not None else cache.cache_dir()),
         ids=ids,
         captions=tuple(captions.get(name) for name in ids),
         points=np.stack([_points(row, size, root / "faces.csv") for row in rows]),

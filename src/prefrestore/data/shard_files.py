@@ -13,8 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from prefrestore.data.faces import default_cache_dir
 from prefrestore.errors import ImageReadError, InvalidInputError, MissingDependencyError
+from prefrestore.files import cache
 from prefrestore.files.atomic import written_beside
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -73,7 +73,7 @@ class TarShard:
         self.path = path
         state = path.stat()
         key = hashlib.sha256(f"{path.resolve()}\0{state.st_size}\0{state.st_mtime_ns} 1".encode()).hexdigest()[:20]
-        cached = (cache_dir or default_cache_dir()) / f"shard-{key}.npy"
+        cached = (cache_dir or cache.cache_dir()) / f"shard-{key}.npy"
         if cached.exists():
             # Rows of offset and bytes of the picture, offset, bytes and kind of the caption (-1: none).
             self.index = np.load(cached)

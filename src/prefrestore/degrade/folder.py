@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def degrade_folder(
     if not files:
         raise InvalidInputError(f"there is no picture in {source}")
     names = {path: path.relative_to(source).with_suffix("").as_posix() for path in files}
-    twins = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    twins = sorted(name for name, times in Counter(names.values()).items() if times > 1)
     if twins:
         raise InvalidInputError(f"{source} holds several pictures named {twins[0]}, their pairs would collide")
     done: list[str] = []

@@ -10,6 +10,11 @@ from pathlib import Path
 
 from prefrestore.errors import ImageWriteError
 
+# What the system takes away from a new file's rights. It can only be read by setting it, for every thread at once; so
+# that is done once, while this module is imported, and not at each file.
+_MASK = os.umask(0o077)
+os.umask(_MASK)
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
@@ -27,9 +32,7 @@ def written_beside(path: Path) -> Iterator[Path]:
         part = Path(name)
         # mkstemp makes the file private; the finished one gets the rights that a plain open() would have
         # given.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
+        part.chmod(0o666 & ~_MASK)
         yield part
         os.replace(part, path)
         part = None

@@ -1,7 +1,9 @@
-"""Where measuring weights live on the user's machine: they are never part of the package."""
+"""The one cache folder on the user's machine: decoded faces, embeddings, and measuring weights."""
 
 import os
 from pathlib import Path
+
+import platformdirs
 
 from prefrestore.errors import WeightsError
 
@@ -9,9 +11,9 @@ FETCH_COMMAND = "python -m prefrestore.evaluation.fetch"
 
 
 def cache_dir() -> Path:
-    """The folder of converted weights: the environment's `PREFRESTORE_CACHE`, else `~/.cache/prefrestore`."""
+    """The environment's ``PREFRESTORE_CACHE``, else the system's own place: ``~/.cache/prefrestore`` on Linux."""
     named = os.environ.get("PREFRESTORE_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "prefrestore"
+    return Path(named).expanduser() if named else platformdirs.user_cache_path("prefrestore", appauthor=False)
 
 
 def cached_file(name: str, advice: str = f"run `{FETCH_COMMAND}` once to fetch the measuring weights") -> Path:

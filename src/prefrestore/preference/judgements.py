@@ -156,7 +156,7 @@ def hold_out(judgements: Sequence[Judgement], share: float = 0.2, *, seed: int =
     sizes = {name: keys.count(name) for name in names}
     wanted, chosen = max(1, round(share * len(judgements))), set[str]()
     for name in rng.permutation(names):
-        if sum(sizes[other] for other in chosen) + sizes[str(name)] <= wanted:
+        if len(chosen) + 1 < len(names) and sum(sizes[other] for other in chosen) + sizes[str(name)] <= wanted:
             chosen.add(str(name))
     if not chosen:
         chosen = {min(names, key=lambda name: sizes[name])}

@@ -19,7 +19,7 @@ from prefrestore.faces.tone import Tone, tone_of
 from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.read import as_photo
 from prefrestore.restoration.options import MAX_OUTPUT_PIXELS, RestoreOptions, Upscaler
-from prefrestore.restoration.record import FaceRecord, PhotoResult, write_record
+from prefrestore.restoration.record import FaceRecord, PhotoResult, settings_of, write_record
 from prefrestore.restoration.render import render, render_aligned
 from prefrestore.restoration.rules import FaceFacts, reason_to_skip, warnings_of
 from prefrestore.restoration.uncertainty.heatmap import heat_picture, overlay
@@ -162,7 +162,7 @@ def restore_photo(
     if options.uncertainty:
         over = _uint8(heated[0].pixels) if options.aligned else blend.paste(output.rgb8(), heated)
         heat = heat_picture(over, output.size)
-    settings = _settings(pipeline, options)
+    settings = settings_of(pipeline, options)
     return PhotoResult(photo=output, before=photo, faces=tuple(records), settings=settings, heat=heat)
 
 
@@ -261,40 +261,3 @@ def face_generator(seed: int, index: int) -> torch.Generator:
 
 def _uint8(coded: blend.Float32) -> NDArray[np.uint8]:
     return np.round(np.clip(coded, 0, 1) * 255).astype(np.uint8)
-
-
-def _settings(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
-    """What decides the result, as JSON values."""
-    from prefrestore import __version__
-    from prefrestore.pipeline.published import procedure
-
-    config = getattr(pipeline, "config", None)
-
-    def chosen(value: float | None, default: str) -> float | None:
-        return getattr(config, default, None) if value is None else value
-
-    prompt = options.prompt
-    given = options.steps, options.guidance_scale, options.fidelity
-    steps, guidance_scale, fidelity, _ = procedure.sampling(options.reference, *given, None)
-    return {
-        "prefrestore": __version__,
-        "preset": getattr(config, "preset", None),
-        "weights": dict(getattr(pipeline, "weight_hashes", None) or {}),
-        "seed": options.seed,
-        "steps": chosen(steps, "num_inference_steps"),
-        "fidelity": chosen(fidelity, "fidelity"),
-        "guidance_scale": chosen(guidance_scale, "guidance_scale"),
-        "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
-        "samples": options.samples_a_face,
-        "choice": None if options.samples_a_face == 1 else options.choice or "medoid",
-        "scale": options.scale,
-        "background": None
-        if options.background is None
-        else {
-            "name": str(getattr(options.background, "name", "custom")),
-            "sha256": getattr(options.background, "sha256", None),
-        },
-        "aligned": options.aligned,
-        "reference": options.reference,
-        "sample_tokens": options.sample_tokens,
-    }

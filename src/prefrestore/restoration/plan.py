@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +85,13 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
         given.add(_key(path))
         wanted.append((source, path))
     sources = {os.path.realpath(source) for source, _ in found}
-    stems = [_key(path.with_suffix("")) for _, path in wanted]
+    stems = Counter(_key(path.with_suffix("")) for _, path in wanted)
     tasks = []
     for source, path in wanted:
         if os.path.realpath(path) in sources:
             failed.append((str(source), f"{source}: the output would replace an input, name another folder"))
             continue
-        name = path.stem if stems.count(_key(path.with_suffix(""))) == 1 else path.name
+        name = path.stem if stems[_key(path.with_suffix(""))] == 1 else path.name
         tasks.append(
             Task(
                 source=source,

@@ -15,6 +15,7 @@ from prefrestore.files.atomic import written_beside
 from prefrestore.pictures.photo import Photo
 
 if TYPE_CHECKING:
+    from prefrestore.restoration.options import RestoreOptions, Upscaler
     from prefrestore.restoration.uncertainty.measure import FaceSpread
 
 RECORD_VERSION = 1
@@ -137,3 +138,41 @@ def write_record(result: PhotoResult, path: str | Path, *, notes: tuple[str, ...
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written_beside(Path(path)) as part:
         part.write_text(text, encoding="utf-8")
+
+
+def settings_of(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
+    """What decides the result, as JSON values."""
+    from prefrestore import __version__
+    from prefrestore.pipeline.published import procedure
+
+    config = getattr(pipeline, "config", None)
+
+    def chosen(value: float | None, default: str) -> float | None:
+        return getattr(config, default, None) if value is None else value
+
+    prompt = options.prompt
+    given = options.steps, options.guidance_scale, options.fidelity, None
+    steps, guidance_scale, fidelity, solver = procedure.sampling(options.reference, *given)
+    return {
+        "prefrestore": __version__,
+        "preset": getattr(config, "preset", None),
+        "weights": dict(getattr(pipeline, "weight_hashes", None) or {}),
+        "seed": options.seed,
+        "steps": chosen(steps, "num_inference_steps"),
+        "fidelity": chosen(fidelity, "fidelity"),
+        "guidance_scale": chosen(guidance_scale, "guidance_scale"),
+        "solver": chosen(solver, "solver"),
+        "dtype": str(getattr(pipeline, "dtype", None)).removeprefix("torch."),
+        "prompt": prompt if prompt is None or isinstance(prompt, str) else list(prompt),
+        "samples": options.samples_a_face,
+        "choice": None if options.samples_a_face == 1 else options.choice or "medoid",
+        "scale": options.scale,
+        "background": None if options.background is None else _model_of(options.background),
+        "aligned": options.aligned,
+        "reference": options.reference,
+        "sample_tokens": options.sample_tokens,
+    }
+
+
+def _model_of(background: Upscaler) -> dict[str, Any]:
+    return {"name": str(getattr(background, "name", "custom")), "sha256": getattr(background, "sha256", None)}

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from prefrestore.files.weights import write_hashes
+from prefrestore.errors import InvalidInputError
+from prefrestore.files.weights import HASH_FILE, folder_hashes, write_hashes
 from prefrestore.training import fidelity
 from prefrestore.training.pairs import degraded_batch, load_validation
+
+if TYPE_CHECKING:
+    from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,8 @@ class Config:
     Args:
         data: folders of aligned faces, whose validation faces measure the loss from halving.
         output_dir: the working folder that holds the finished components.
-        destination: the pipeline folder to write; replaced as a whole if it exists.
+        destination: the pipeline folder to write; an earlier pipeline folder there is replaced as a whole, anything
+            else is refused.
         faces: how many validation faces are restored in both precisions.
     """
 
@@ -37,9 +44,14 @@ class Config:
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> None:
-    """Write ``destination`` and report the sizes and the difference that half precision makes to the pictures."""
+    """Write ``destination`` and report the sizes and the difference that half precision makes to the pictures.
+
+    Raises:
+        InvalidInputError: ``destination`` is there, and holds something else than an earlier export of this command.
+    """
     from prefrestore.pipeline.build import load_preset_pipeline
 
+    check_replaceable(config.destination)
     stage = fidelity.Config(
         data=config.data, output_dir=config.output_dir, preset=config.preset, start_from=config.output_dir
     )
@@ -49,17 +61,19 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     lq, _ = degraded_batch(held_out, stage.degradation, np.random.default_rng(config.seed), mirror=False)
     full = restore(pipeline, lq, config.seed)
 
-    beside = config.destination.with_name(config.destination.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    pipeline.to(torch.float16).save_pretrained(beside)
-    forget_origins(beside)
-    adapter = config.output_dir / "preference"
-    if adapter.is_dir():
-        shutil.copytree(adapter, beside / "preference")
-    write_hashes(beside)
-    if config.destination.exists():
-        shutil.rmtree(config.destination)
-    os.replace(beside, config.destination)
+    config.destination.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of our own making: a name that is made up here could be one of the user's.
+    scratch = Path(tempfile.mkdtemp(prefix=f".{config.destination.name}.", dir=config.destination.parent))
+    try:
+        _write(pipeline, config, scratch / "new")
+        check_replaceable(config.destination)
+        if config.destination.exists():
+            os.replace(config.destination, scratch / "old")
+        os.replace(scratch / "new", config.destination)
+    finally:
+        if (scratch / "old").exists() and not config.destination.exists():
+            os.replace(scratch / "old", config.destination)
+        shutil.rmtree(scratch)
 
     # The base in both precisions: the adapter's file is half precision already.
     half = restore(load_preset_pipeline(config.preset, folder=config.destination, preference=False), lq, config.seed)
@@ -71,6 +85,39 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     log(f"{sum(sizes.values()) / 1e6:7.2f} MB  together")
     mean, most = difference.mean(), difference.max()
     log(f"half against full precision on {len(lq)} faces: mean {mean:.4f}/255, max {most:.2f}/255")
+
+
+def _write(pipeline: PrefRestorePipeline, config: Config, folder: Path) -> None:
+    pipeline.to(torch.float16).save_pretrained(folder)
+    forget_origins(folder)
+    adapter = config.output_dir / "preference"
+    if adapter.is_dir():
+        shutil.copytree(adapter, folder / "preference")
+    write_hashes(folder)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Pass a path that is free, an empty folder, or an earlier export that nobody has added to.
+
+    Raises:
+        InvalidInputError: anything else lies there; replacing it would delete what is the user's.
+    """
+    if not os.path.lexists(folder):
+        return
+    advice = "name a new folder as --destination, nothing was written"
+    if folder.is_symlink() or not folder.is_dir():
+        raise InvalidInputError(f"{folder} is no folder that this command wrote: {advice}")
+    if not any(folder.iterdir()):
+        return
+    try:
+        record = json.loads((folder / HASH_FILE).read_text())
+    except (OSError, ValueError):
+        record = None
+    if not isinstance(record, dict) or not (folder / "model_index.json").is_file():
+        raise InvalidInputError(f"{folder} is no earlier export of this command: {advice}")
+    changed = sorted(name for name, value in folder_hashes(folder).items() if record.get(name) != value)
+    if changed:
+        raise InvalidInputError(f"{folder / changed[0]} is not of an earlier export: {advice}")
 
 
 def forget_origins(folder: Path) -> None:

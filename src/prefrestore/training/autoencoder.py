@@ -19,6 +19,7 @@ from prefrestore.training.stage import StageConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from prefrestore.data.mix import FaceMix
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 
 
@@ -88,20 +89,28 @@ def train(
     config: Config,
     perceptual: nn.Module | None = None,
     log: Callable[[str], None] = print,
+    *,
+    shares: np.ndarray | None = None,
 ) -> Trainer:
-    """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place."""
+    """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place.
+
+    ``shares`` (N,) adds up to 1 and says how often each face is drawn; None draws all alike.
+    """
     loop = config.loop(
         "autoencoder",
         weight_decay=0.0,
     )
     rng = np.random.default_rng(config.seed)
-    chosen = np.sort(rng.choice(len(faces), size=min(len(faces), 600), replace=False))
+    chosen = np.sort(rng.choice(len(faces), size=min(len(faces), 600), replace=False, p=shares))
     psnr = autoencoder.initialise_from_patches(to_signed(faces[chosen]))
     log(f"linear transform alone: {psnr:.2f} dB on training patches")
 
     def make_batch(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.seed, step])
-        index = rng.integers(len(faces), size=config.batch_size)
+        if shares is None:
+            index = rng.integers(len(faces), size=config.batch_size)
+        else:
+            index = rng.choice(len(faces), size=config.batch_size, p=shares)
         return {"images": to_signed(random_crops(faces, index, config.crop, rng))}
 
     def sample() -> Image.Image:
@@ -117,6 +126,16 @@ def train(
     return trainer
 
 
+def face_shares(mixed: FaceMix) -> np.ndarray | None:
+    """How often each face of a mix is drawn (N,), adding up to 1; None where all are drawn alike."""
+    lengths = np.array([len(part) for part in mixed.sets])
+    each = np.asarray(mixed.weights) / lengths
+    if np.allclose(each, each[0]):
+        return None
+    shares = np.repeat(each, lengths)
+    return np.asarray(shares / shares.sum())
+
+
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train a new autoencoder of the preset's architecture and write ``output_dir/autoencoder``."""
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
@@ -125,6 +144,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     preset = load_preset(config.preset)
     mixed = load_training_mix(config.data, preset.face_size)
     faces = np.concatenate([np.asarray(part.images) for part in mixed.sets])
+    shares = face_shares(mixed)
     validation = np.asarray(load_validation(config.data, preset.face_size).images)
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     autoencoder = ResidualAutoencoder(**preset.autoencoder)
@@ -133,7 +153,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         from prefrestore.metrics.lpips import LPIPS
 
         perceptual = LPIPS("alex").requires_grad_(False)
-    trainer = train(autoencoder, faces, validation, config, perceptual, log)
+    trainer = train(autoencoder, faces, validation, config, perceptual, log, shares=shares)
 
     def write() -> None:
         log(f"round trip on all {len(validation)} validation faces: {round_trip_psnr(autoencoder, validation):.2f} dB")

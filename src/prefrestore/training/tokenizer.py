@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.data.faces import FaceSet, default_cache_dir
+from prefrestore.data.faces import FaceSet
 from prefrestore.degrade import degrade
+from prefrestore.files import cache
 from prefrestore.files.atomic import written_beside
 from prefrestore.models.semantic.quantizer import perplexity
 from prefrestore.training.images import grid, to_signed
@@ -86,7 +87,7 @@ def identity_targets(faces: FaceSet, cache_dir: Path | None = None) -> np.ndarra
     digest = hashlib.sha256(faces.points.tobytes())
     for face in faces.images:
         digest.update(np.ascontiguousarray(face[::16, ::16]).tobytes())
-    path = (cache_dir or default_cache_dir()) / f"identity-{faces.size}-{digest.hexdigest()[:20]}.npy"
+    path = (cache_dir or cache.cache_dir()) / f"identity-{faces.size}-{digest.hexdigest()[:20]}.npy"
     if not path.is_file():
         embedder = IdentityEmbedder()
         rows = [
