@@ -3,9 +3,11 @@
     python benchmarks/quality.py                   LQ input, this model, and the peers that are installed
     python benchmarks/quality.py --systems lq --json lq.json        only the input, and a JSON of every face
     python benchmarks/quality.py --systems ours --prompt right --sheet sheet.png
+    python benchmarks/quality.py --faces ../shared/data --pairs PAIRS  the newer faces of val, and likeness by dlib
     python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png    (for looking)
 
-Higher is better for PSNR, SSIM and identity, lower for LPIPS, landmarks and NIQE.
+Higher is better for PSNR, SSIM and identity (SFace, which training follows: with `--faces` dlib's network, which
+nothing is trained on, has a table of its own), lower for LPIPS, landmarks and NIQE.
 docs/benchmarks.md has the protocol.
 """
 
@@ -15,6 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from newer_faces import Likeness, groups_of, make_pairs
 from peers import PEERS, sample
 from PIL import Image
 from rich.console import Console
@@ -31,7 +34,7 @@ COLUMNS = {
     "ssim": ("SSIM", ".3f"),
     "lpips_alex": ("LPIPS alex", ".3f"),
     "lpips_vgg": ("LPIPS vgg", ".3f"),
-    "identity": ("identity", ".3f"),
+    "identity": ("SFace (trained on)", ".3f"),
     "landmarks": ("landmarks px", ".2f"),
     "niqe": ("NIQE", ".2f"),
     "musiq": ("MUSIQ", ".2f"),
@@ -113,6 +116,8 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
 
 
 def measure(options: argparse.Namespace, console: Console) -> None:
+    if options.faces:
+        make_pairs(options.faces, options.pairs, options.levels)
     levels = [options.bench / level for level in options.levels]
     every = names_of(options.bench / "gt", levels)
     names = sample(every, options.limit)
@@ -121,6 +126,7 @@ def measure(options: argparse.Namespace, console: Console) -> None:
     report: dict[str, Any] = {"command": sys.argv, "missing": evaluator.missing, "levels": {}}
     tables: dict[str, dict[str, dict[str, Any]]] = {}
     sheets: dict[str, dict[str, Image.Image]] = {folder.name: {} for folder in levels}
+    likeness = Likeness(options.bench / "dlib.npz") if options.faces else None
     # Face by face, so that the ground truth is looked at once for all systems, in the sample's random order,
     # so that what an interrupted run has written is a fair sample too.
     for start in range(0, len(names), BATCH):
@@ -135,6 +141,13 @@ def measure(options: argparse.Namespace, console: Console) -> None:
             for (level, title), pictures in made.items():
                 row = evaluator.measure(name, truth, as_array(pictures[name]))
                 tables.setdefault(level, {}).setdefault(title, {})[name] = row
+                if likeness:
+                    restored = restores[title] is not unchanged
+                    if restored:
+                        likeness.see(
+                            level, "LQ input", name, truth, as_array(read(options.bench / level / name)), keep=True
+                        )
+                    likeness.see(level, title, name, truth, as_array(pictures[name]), keep=not restored)
                 if title.startswith("prefrestore"):
                     sheets[level][name] = pictures[name]
         for level, faces in tables.items():
@@ -144,6 +157,11 @@ def measure(options: argparse.Namespace, console: Console) -> None:
             options.json.write_text(json.dumps(report, indent=1))
     for level in tables:
         show(console, level, report["levels"][level]["summary"])
+    if likeness:
+        truths = [as_array(read(options.bench / "gt" / name)) for name in names]
+        report["likeness"] = likeness.report(console, names, groups_of(options.faces, names, truths))
+        if options.json:
+            options.json.write_text(json.dumps(report, indent=1))
     if options.sheet:
         if not any(sheets.values()):
             raise InvalidInputError("--sheet shows this model's pictures: add ours to --systems.")
@@ -172,6 +190,8 @@ def look(options: argparse.Namespace, console: Console) -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bench", type=Path, default=BENCH, help="folder that holds gt and the levels")
+    parser.add_argument("--faces", type=Path, help="folder of the data card: its newer val faces in place of --bench")
+    parser.add_argument("--pairs", type=Path, default=Path("newer_faces"), help="where --faces keeps its pairs")
     parser.add_argument("--levels", nargs="+", default=["mild", "severe"], help="folders beside gt")
     known = ["lq", "ours", *PEERS]
     parser.add_argument("--systems", nargs="+", choices=known, default=known)
@@ -189,6 +209,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sheet", type=Path, help="write contact sheets (PNG)")
     parser.add_argument("--real", type=Path, help="a folder without ground truth; needs --sheet")
     options = parser.parse_args()
+    if options.faces:
+        options.bench = options.pairs
     options.captions = options.captions or options.bench.parent / "captions.jsonl"
     return options
 

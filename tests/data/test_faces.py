@@ -231,3 +231,21 @@ def test_nobody_of_the_shared_val_is_in_train(shared_data: Path) -> None:
         for row in csv.DictReader(opened):
             people.setdefault(row["split"], set()).add(row["person"])
     assert people["train"] and people["val"] and not people["train"] & people["val"]
+
+
+def test_photographs_come_first_and_large_sources_do_not_prevail() -> None:
+    real = FaceSet(
+        images=np.zeros((22, 4, 4, 3), np.uint8), ids=tuple(map(str, range(22))), captions=(None,) * 22,
+        points=np.zeros((22, 5, 2), np.float32), persons=(None,) * 22,
+        sources=("officials",) * 16 + ("speakers",) * 4 + ("generator",) * 2, split="train",
+        synthetic=(False,) * 20 + (True,) * 2,
+    )  # fmt: skip
+    drawn = replace(real.subset(range(8)), split="synthetic", synthetic=(True,) * 8)
+    mixed = photographs_first([real, drawn])
+    assert mixed.weights == pytest.approx((0.9, 0.1))
+    shares = mixed.shares[0]
+    assert shares is not None and shares.sum() == pytest.approx(1)
+    assert shares[:16].sum() / shares[16:20].sum() == pytest.approx(2)  # 16 and 4 faces: their square roots
+    pairs = mixed.draw(4000, seed=0, step=0)
+    assert np.mean((pairs[:, 0] == 0) & (pairs[:, 1] < 20)) == pytest.approx(0.8, abs=0.03)
+    assert photographs_first([real.subset(range(20))]).weights == pytest.approx((0.8,))

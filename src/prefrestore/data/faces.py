@@ -30,7 +30,7 @@ class FaceSet:
     one sentence or None. points: float32 N,5,2 (x, y) px at this size in the order left eye, right eye, nose
     tip, left and right mouth corner as seen in the picture, NaN where unknown. persons: who is on it (one
     code a person) or None.
-    sources: where it comes from, or None.
+    sources: where it comes from, or None. synthetic: which faces a generator drew, or empty where nothing says so.
     """
 
     images: npt.NDArray[np.uint8]
@@ -40,6 +40,7 @@ class FaceSet:
     persons: tuple[str | None, ...]
     sources: tuple[str | None, ...]
     split: str
+    synthetic: tuple[bool, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -60,6 +61,7 @@ class FaceSet:
             points=self.points[chosen],
             persons=tuple(self.persons[row] for row in chosen),
             sources=tuple(self.sources[row] for row in chosen),
+            synthetic=tuple(self.synthetic[row] for row in chosen) if self.synthetic else (),
         )
 
 
@@ -109,6 +111,7 @@ def load_face_set(
         persons=tuple(row.get("person") or None for row in rows),
         sources=tuple(row.get("source") or None for row in rows),
         split=split,
+        synthetic=tuple(split == "synthetic" or row.get("synthetic") == "1" for row in rows) if table else (),
     )
 
 

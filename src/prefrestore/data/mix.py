@@ -3,6 +3,7 @@ resume."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ from prefrestore.errors import InvalidInputError
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FaceMix:
-    """sets: faces of one size. weights: how often each set is drawn from, any positive scale."""
+    """sets: faces of one size. weights: how often each set is drawn from, any positive scale. shares: for each set, how
+    often each of its faces is drawn, adding up to 1, or None for all alike; empty means None for all."""
 
     sets: tuple[FaceSet, ...]
     weights: tuple[float, ...]
+    shares: tuple[npt.NDArray[np.float64] | None, ...] = ()
 
     def draw(self, count: int, *, seed: int, step: int) -> npt.NDArray[np.int64]:
         """count,2 pairs (set, row), drawn with replacement from the generator of (seed, step)."""
@@ -26,7 +29,13 @@ class FaceMix:
         shares = np.asarray(self.weights) / sum(self.weights)
         chosen = rng.choice(len(self.sets), size=count, p=shares)
         lengths = np.array([len(faces) for faces in self.sets])
-        rows = np.floor(rng.random(count) * lengths[chosen]).astype(np.int64)
+        places = rng.random(count)
+        rows = np.floor(places * lengths[chosen]).astype(np.int64)
+        for index, share in enumerate(self.shares):
+            if share is not None:
+                mine = chosen == index
+                found = np.searchsorted(np.cumsum(share), places[mine], side="right")
+                rows[mine] = np.minimum(found, len(share) - 1)
         return np.stack([chosen, rows], axis=1)
 
     def images(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
@@ -42,7 +51,37 @@ class FaceMix:
         return [caption for part in self.sets for caption in part.captions if caption]
 
 
-def mix(sets: Sequence[FaceSet], weights: Sequence[float] | None = None) -> FaceMix:
+REAL_SHARE = 0.8
+"""How many of the faces drawn from `photographs_first` are photographs of real people."""
+
+
+def photographs_first(sets: Sequence[FaceSet]) -> FaceMix:
+    """Sets with real faces and drawn ones, four real to one drawn; a source counts by the square root of its faces.
+
+    So the portraits of officials, which are most and most alike, do not prevail; nor does the generator's look. Where
+    all faces are of one kind, that is all there is.
+    """
+    weights = []
+    for faces in sets:
+        synthetic = np.array(faces.synthetic or [faces.split == "synthetic"] * len(faces))
+        counts = Counter(source for source, drawn in zip(faces.sources, synthetic, strict=True) if not drawn)
+        balanced = [1.0 if drawn else counts[s] ** -0.5 for s, drawn in zip(faces.sources, synthetic, strict=True)]
+        weights.append((np.array(balanced), synthetic))
+    for drawn, share in ((False, REAL_SHARE), (True, 1 - REAL_SHARE)):
+        sums = [w[synthetic == drawn].sum() for w, synthetic in weights]
+        having = sum(total > 0 for total in sums)
+        # Drawn faces of a set count as much as those of another, however many there are; real ones by their weights.
+        for (w, synthetic), total in zip(weights, sums, strict=True):
+            if total > 0:
+                w[synthetic == drawn] *= share / (total * having if drawn else sum(sums))
+    return mix(sets, [w.sum() for w, _ in weights], [w / w.sum() for w, _ in weights])
+
+
+def mix(
+    sets: Sequence[FaceSet],
+    weights: Sequence[float] | None = None,
+    shares: Sequence[npt.NDArray[np.float64] | None] = (),
+) -> FaceMix:
     """Several sets as one; without `weights` every face is equally likely. InvalidInputError when sizes
     differ."""
     if not sets or any(len(faces) == 0 for faces in sets):
@@ -53,4 +92,4 @@ def mix(sets: Sequence[FaceSet], weights: Sequence[float] | None = None) -> Face
     chosen = tuple(float(w) for w in weights) if weights is not None else tuple(float(len(s)) for s in sets)
     if len(chosen) != len(sets) or not all(np.isfinite(w) and w > 0 for w in chosen):
         raise InvalidInputError(f"{len(sets)} sets need as many positive weights, not {chosen}")
-    return FaceMix(sets=tuple(sets), weights=chosen)
+    return FaceMix(sets=tuple(sets), weights=chosen, shares=tuple(shares))

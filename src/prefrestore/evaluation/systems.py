@@ -132,6 +132,6 @@ class Restorer:
             fidelity=variant.fidelity,
             solver=variant.solver,
         )
-        images = self.pipeline.decode(latents).permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()
+        images = self.pipeline.decode(latents, conditions).permute(0, 2, 3, 1).mul(255).round().byte().cpu().numpy()
         stored = latents.float().cpu().numpy()
         return [Sample(image, latent) for image, latent in zip(images, stored, strict=True)]

@@ -69,12 +69,12 @@ class LandmarkMeter:
 
     def box(self, truth: NDArray[np.uint8]) -> Any | None:
         """The largest frontal face of an H,W,3 picture, as a dlib rectangle at 512 px, or None."""
-        found = self._detect(_enlarge(truth), 0)
+        found = self._detect(enlarge(truth), 0)
         return max(found, key=lambda box: box.width() * box.height()) if found else None
 
     def points(self, picture: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
         """The 68 points (x, y) inside a box of `box`, px at 512."""
-        return self._points(_enlarge(picture), box)
+        return self._points(enlarge(picture), box)
 
     def steady_points(
         self, picture: NDArray[np.uint8], box: Any, shifts: Sequence[int] = SHIFTS
@@ -85,7 +85,7 @@ class LandmarkMeter:
         the truth that is small; as a spread of samples that hardly differ it would be all there is to see. With nine
         boxes it still was, most of it (`benchmarks/landmark_spread.py`).
         """
-        enlarged = _enlarge(picture)
+        enlarged = enlarge(picture)
         boxes = [_moved(box, right, down) for right in shifts for down in shifts]
         return np.mean([self._points(enlarged, moved) for moved in boxes], axis=0)
 
@@ -98,5 +98,6 @@ def _moved(box: Any, right: int, down: int) -> Any:
     return type(box)(box.left() + right, box.top() + down, box.right() + right, box.bottom() + down)
 
 
-def _enlarge(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def enlarge(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An (H,W,3) picture at 512 px, bilinear."""
     return np.array(Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.BILINEAR))

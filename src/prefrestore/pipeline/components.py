@@ -8,9 +8,10 @@ from prefrestore.models.semantic.ta_tok import TATok
 from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.conditioning import Connectors
+from prefrestore.models.texture.input_skip import InputSkip
 from prefrestore.models.texture.lq_encoder import LatentEncoder
 
-_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder)
+_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder, InputSkip)
 COMPONENTS = {component.__name__: component for component in _OWN}
 """By the names that pipeline folders hold."""
 

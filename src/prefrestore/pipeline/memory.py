@@ -160,7 +160,7 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
     estimating = []
     if "lq_encoder" in parts:
         with torch.no_grad(), Counter() as correcting:
-            parts["lq_encoder"].encode(latent)
+            parts["lq_encoder"].encode(latent, faces)
         estimating.append(Stage(name="estimate", works="lq_encoder", activations=correcting.peak))
     queries = empty(tokens + 1, parts["language_model"].config.hidden_size)
     copies = transformer.config.in_channels // latent.shape[1]

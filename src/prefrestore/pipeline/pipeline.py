@@ -1,4 +1,5 @@
 """PrefRestorePipeline: aligned low-quality faces in, restored faces out."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
+from prefrestore.models.texture.input_skip import InputSkip
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
 from prefrestore.pipeline.components import find_components
 from prefrestore.pipeline.inputs import ImageInput, RestorationOutput, as_output, one_generator_each, prepare_faces
@@ -38,6 +40,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         autoencoder: latents -> image (and, in training, image -> target latents).
         lq_encoder: makes the LQ latents an estimate of the clean ones (`prefrestore.models.texture.lq_encoder`).
         transformer: the denoiser.
+        input_skip: what lets bands of the LQ face through to the restored one, or None.
         face_size: side of the faces, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation (`presets.FlowConfig`).
         num_inference_steps, guidance_scale, fidelity, solver: defaults of a call.
@@ -45,8 +48,10 @@ class PrefRestorePipeline(DiffusionPipeline):
         preset: name of the preset it was made from.
     """
 
-    _optional_components = ["lq_encoder"]
-    model_cpu_offload_seq = "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder"
+    _optional_components = ["lq_encoder", "input_skip"]
+    model_cpu_offload_seq = (
+        "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder->input_skip"
+    )
 
     def __init__(
         self,
@@ -57,6 +62,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         autoencoder: ResidualAutoencoder | AutoencoderDC,
         lq_encoder: LatentEncoder | AutoencoderDC | None,
         transformer: SanaTransformer2DModel,
+        input_skip: InputSkip | None = None,
         face_size: int = 256,
         start: str = "lq_latent",
         noise_scale: float = 0.3,
@@ -79,6 +85,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             autoencoder=autoencoder,
             lq_encoder=lq_encoder,
             transformer=transformer,
+            input_skip=input_skip,
         )
         self.register_to_config(
             face_size=face_size,
@@ -142,11 +149,19 @@ class PrefRestorePipeline(DiffusionPipeline):
         return lq_latents(self.autoencoder, self.lq_encoder, images)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32."""
+    def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32.
+
+        ``conditions``: what the latents were sampled under; without them the input lets nothing through.
+        """
         latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
         with at_work(self.autoencoder):
-            return self.autoencoder.decode(latents).sample.float().add(1).div(2).clamp(0, 1)
+            images = self.autoencoder.decode(latents).sample.float()
+        if self.input_skip is not None and conditions is not None and conditions.images is not None:
+            with at_work(self.input_skip):
+                lq = conditions.images.to(self.input_skip.dtype)
+                images = self.input_skip(images.to(lq.dtype), lq).float()
+        return images.add(1).div(2).clamp(0, 1)
 
     def prepare(self, image: ImageInput) -> Tensor:
         """Any accepted faces -> (B,3,S,S) float32 in [-1,1] on the pipeline's device; see `__call__`."""
@@ -171,7 +186,11 @@ class PrefRestorePipeline(DiffusionPipeline):
         with at_work(self.connectors):
             condition = self.connectors(queries.to(dtype), lq_tokens)
         # One layout in memory, or faces that were selected from a batch could round otherwise than the batch.
-        return Conditions(lq_latents=lq_latents.contiguous(), condition=condition.contiguous())
+        return Conditions(
+            lq_latents=lq_latents.contiguous(),
+            condition=condition.contiguous(),
+            images=images if self.input_skip is not None else None,
+        )
 
     def source_mean(self, conditions: Conditions) -> Tensor:
         """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
@@ -288,7 +307,8 @@ class PrefRestorePipeline(DiffusionPipeline):
             return (callback_on_step_end(self, index, t, {"latents": x}) or {}).get("latents", x)
 
         chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
-        latents = self.sample(conditions.repeat(num_images_per_prompt), noise, *chosen, callback=after_step)
-        output = latents if output_type == "latent" else as_output(self.decode(latents).cpu(), output_type)
+        told = conditions.repeat(num_images_per_prompt)
+        latents = self.sample(told, noise, *chosen, callback=after_step)
+        output = latents if output_type == "latent" else as_output(self.decode(latents, told).cpu(), output_type)
         self.maybe_free_model_hooks()
         return RestorationOutput(images=output)

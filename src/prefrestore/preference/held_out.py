@@ -49,7 +49,7 @@ class HeldOutFaces:
             self._conditions = self.pipeline.conditions(self.lq.to(self.pipeline.device))
         shape = self._conditions.lq_latents.shape
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        return self.pipeline.decode(self.pipeline.sample(self._conditions, noise))
+        return self.pipeline.decode(self.pipeline.sample(self._conditions, noise), self._conditions)
 
     def reading(self, guard: HeldOutGuard) -> float:
         """The mean of the guard's reward over the faces."""

@@ -62,7 +62,7 @@ def restore_versions(
     rows = [clean.add(1).div(2), pipeline.decode(_encode(pipeline, clean))]
     sampled = {steps: pipeline.sample(conditions, noise, steps, fidelity=0.0) for steps, _ in SETTINGS}
     for steps, fidelity in SETTINGS:
-        rows.append(pipeline.decode(torch.lerp(sampled[steps], conditions.lq_latents, fidelity)))
+        rows.append(pipeline.decode(torch.lerp(sampled[steps], conditions.lq_latents, fidelity), conditions))
     return _to_uint8(torch.cat([row.float() for row in rows]), len(face))
 
 

@@ -1,21 +1,26 @@
-"""Step 2, first half: the LQ encoder learns the posterior mean of the clean latent.
+"""Step 2, first half: the LQ encoder learns the clean latent, and what a recogniser and an eye see in its picture.
 
-The autoencoder is frozen, so the latents of many seeded pairs are computed once, and a step costs only the LQ encoder.
+The autoencoder is frozen, so the latents of many seeded pairs are computed once. A part of each batch is decoded for
+LPIPS and for likeness: the mean of all faces that fit, which the latent error alone leads to, is like none of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.errors import WeightsError
+from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
@@ -30,7 +35,12 @@ from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
+    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.input_skip import InputSkip
     from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.training.likeness import LikenessLoss
+
+Extended = TypeVar("Extended", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +53,12 @@ class Config(StageConfig):
         preset: names the architecture.
         degradation: a preset of `prefrestore.degrade`.
         pairs: how many degraded pairs are cached; each is seen ``steps * batch_size / pairs`` times.
-        start_from: a working folder whose ``lq_encoder/`` gives the first weights.
+        perceptual_weight, identity_weight, features_weight: of LPIPS and of `prefrestore.training.likeness` on decoded
+            estimates, behind the input skip; all 0 decodes nothing and trains no skip.
+        decoded_share: share of each batch that is decoded for them.
+        decoded_margin: latents at each side that are left out there.
+        start_from: a working folder whose ``lq_encoder/`` (and ``input_skip/``) give the first weights; what the preset
+            has beyond them starts as new.
     """
 
     degradation: str = "training"
@@ -51,26 +66,116 @@ class Config(StageConfig):
     steps: int = 2400
     batch_size: int = 16
     learning_rate: float = 6e-4
+    perceptual_weight: float = 0.5
+    identity_weight: float = 1.0
+    features_weight: float = 2.0
+    decoded_share: float = 0.5
+    decoded_margin: int = 3
     start_from: Path | None = None
+
+    @property
+    def decodes(self) -> bool:
+        """Whether any loss looks at pictures."""
+        return max(self.perceptual_weight, self.identity_weight, self.features_weight) > 0
 
 
 class EncoderObjective(nn.Module):
-    """``mean((z_LQ - z_HQ)^2)`` (Pref-Restore, arXiv 2601.19506, step 2)."""
+    """``mean((z_LQ - z_HQ)^2)`` (Pref-Restore, arXiv 2601.19506, step 2), plus losses on what some of z_LQ decode to.
 
-    def __init__(self, lq_encoder: LatentEncoder) -> None:
+    Args:
+        autoencoder: frozen; decodes.
+        input_skip: trained with the encoder.
+        perceptual: LPIPS, or None. likeness: see there, or None.
+    """
+
+    def __init__(
+        self,
+        lq_encoder: LatentEncoder,
+        config: Config,
+        *,
+        autoencoder: ResidualAutoencoder | None = None,
+        input_skip: InputSkip | None = None,
+        perceptual: nn.Module | None = None,
+        likeness: LikenessLoss | None = None,
+    ) -> None:
         super().__init__()
-        self.lq_encoder = lq_encoder
+        self.lq_encoder, self.config, self.autoencoder = lq_encoder, config, autoencoder
+        self.input_skip, self.perceptual, self.likeness = input_skip, perceptual, likeness
 
-    def forward(self, lq_latents: Tensor, clean_latents: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The autoencoder's latents of LQ and clean images (B,C,h,w) -> losses."""
-        del generator  # a regression has no noise of its own
-        return {"loss": F.mse_loss(self.lq_encoder.encode(lq_latents).float(), clean_latents)}
+    def forward(
+        self, lq_latents: Tensor, clean_latents: Tensor, images: Tensor, targets: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """The autoencoder's latents (B,C,h,w) of LQ and clean images (B,3,H,W) in [-1,1], and those -> losses."""
+        estimates = self.lq_encoder.encode(lq_latents, images).float()
+        losses = {"latent": F.mse_loss(estimates, clean_latents)}
+        total = losses["latent"]
+        if self.autoencoder is not None:
+            count, margin = math.ceil(len(images) * self.config.decoded_share), self.config.decoded_margin
+            inner = slice(margin, estimates.shape[-1] - margin)
+            margin *= images.shape[-1] // estimates.shape[-1]
+            seen = slice(margin, images.shape[-1] - margin)
+            truth, latents = targets[:count, :, seen, seen], estimates[:count, :, inner, inner]
+            made = self.autoencoder.decode(latents / self.autoencoder.config.scaling_factor).sample.float()
+            if self.input_skip is not None:
+                made = self.input_skip(made, images[:count, :, seen, seen])
+            if self.perceptual is not None:
+                losses["lpips"] = self.perceptual(*random_view(made, truth, generator)).mean()
+                total = total + self.config.perceptual_weight * losses["lpips"]
+            if self.likeness is not None:
+                with torch.autocast(made.device.type, enabled=False):
+                    losses |= self.likeness(made.float(), truth, generator, margin=margin)
+                total = total + self.config.identity_weight * losses["identity"]
+                total = total + self.config.features_weight * losses["features"]
+        return losses | {"loss": total}
+
+
+def first_weights(module: Extended, folder: Path) -> Extended:
+    """Fill a module from the component in ``folder``; parts that the component does not have stay as they are new.
+
+    Raises:
+        WeightsError: the component has other parts, or parts of other shapes.
+    """
+    held = load_file(folder / "diffusion_pytorch_model.safetensors")
+    own = module.state_dict()
+    strange = [name for name, value in held.items() if name not in own or own[name].shape != value.shape]
+    if strange:
+        raise WeightsError(f"{folder}: {strange[0]} (and {len(strange) - 1} more) has no place in this preset")
+    module.load_state_dict(held, strict=False)
+    return module
+
+
+def new_objective(config: Config, autoencoder: ResidualAutoencoder) -> EncoderObjective:
+    """The LQ encoder of the preset, new or continued, and the networks that its losses ask for."""
+    from prefrestore.models.texture.input_skip import InputSkip
+    from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.pipeline.presets import load_preset
+
+    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+    lq_encoder = LatentEncoder(**load_preset(config.preset).lq_encoder)
+    if config.start_from is not None:
+        first_weights(lq_encoder, component_folder(config.start_from, "lq_encoder"))
+    if not config.decodes:
+        return EncoderObjective(lq_encoder, config)
+    input_skip = InputSkip()
+    if config.start_from is not None and (Path(config.start_from) / "input_skip").is_dir():
+        first_weights(input_skip, Path(config.start_from) / "input_skip")
+    networks: dict[str, Any] = {}
+    if config.perceptual_weight > 0:
+        from prefrestore.metrics.lpips import LPIPS
+
+        networks["perceptual"] = LPIPS("alex").requires_grad_(False)
+    if config.identity_weight > 0 or config.features_weight > 0:
+        from prefrestore.metrics.sface import SFaceNetwork
+        from prefrestore.training.likeness import LikenessLoss
+
+        networks["likeness"] = LikenessLoss(SFaceNetwork())
+    return EncoderObjective(lq_encoder, config, autoencoder=autoencoder, input_skip=input_skip, **networks)
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
-    """Train the LQ encoder behind the finished autoencoder and write ``output_dir/lq_encoder``."""
+    """Train the LQ encoder behind the finished autoencoder; write ``lq_encoder`` and ``input_skip`` to the folder."""
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+    from prefrestore.models.texture.lq_encoder import lq_latents
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
@@ -78,12 +183,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     folder = component_folder(config.output_dir, "autoencoder")
     autoencoder = ResidualAutoencoder.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False)
     autoencoder.to(accelerator.device)
-    if config.start_from is None:
-        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-        lq_encoder = LatentEncoder(**preset.lq_encoder)
-    else:
-        first = component_folder(config.start_from, "lq_encoder")
-        lq_encoder = LatentEncoder.from_pretrained(first, torch_dtype=torch.float32)
+    objective = new_objective(config, autoencoder)
+    lq_encoder, input_skip = objective.lq_encoder, objective.input_skip
     faces = load_training_faces(config.data, preset.face_size)
     validation = load_validation(config.data, preset.face_size)
 
@@ -97,7 +198,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         rng = np.random.default_rng([config.seed, first])
         drawn = faces.images(faces.draw(last - first, seed=config.seed, step=first))
         lq, targets = degraded_batch(drawn, config.degradation, rng)
-        return {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
+        latents = {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
+        return latents | {"lq": lq, "targets": targets}
 
     key = {"seed": config.seed, "degradation": config.degradation}
     key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder")}
@@ -107,20 +209,30 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     def make_batch(step: int) -> dict[str, Tensor]:
         index = np.random.default_rng([config.seed, 1, step]).integers(config.pairs, size=config.batch_size)
-        return {name: torch.from_numpy(array[index].astype(np.float32)) for name, array in pairs.items()}
+        names = ("lq_latents", "clean_latents")
+        latents = {name: torch.from_numpy(pairs[name][index].astype(np.float32)) for name in names}
+        return latents | {"images": to_signed(pairs["lq"][index]), "targets": to_signed(pairs["targets"][index])}
 
     held_out = np.asarray(validation.images[:: max(1, len(validation) // 32)][:32])
     lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
 
     @torch.no_grad()
     def sample() -> Image.Image:
-        means = lq_encoder.encode(encode(lq))
+        images = to_signed(lq).to(accelerator.device)
+        means = torch.cat([lq_encoder.encode(encode(lq[k : k + 8]), images[k : k + 8]) for k in range(0, len(lq), 8)])
         log(f"validation latent error {F.mse_loss(means, encode(targets)).item():.4f}")
         decoded = autoencoder.decode(means[:8] / autoencoder.config.scaling_factor).sample
+        if input_skip is not None:
+            decoded = input_skip(decoded, images[:8])
         return grid([to_signed(lq[:8]), decoded, to_signed(targets[:8])])
 
-    loop = config.loop("encoder")
-    trainer = Trainer(EncoderObjective(lq_encoder), make_batch, loop, sample=sample, accelerator=accelerator)
+    trainer = Trainer(objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator)
     trainer.fit()
-    trainer.export(lambda: lq_encoder.save_pretrained(config.output_dir / "lq_encoder"))
+
+    def write() -> None:
+        lq_encoder.save_pretrained(config.output_dir / "lq_encoder")
+        if input_skip is not None:
+            input_skip.save_pretrained(config.output_dir / "input_skip")
+
+    trainer.export(write)
     return trainer

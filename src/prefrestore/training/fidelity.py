@@ -27,6 +27,7 @@ from prefrestore.training.pairs import degraded_batch, load_validation
 from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
+    from prefrestore.models.texture.input_skip import InputSkip
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
@@ -56,8 +57,11 @@ class Config(PairsConfig, FlowLosses):
             grows without bound where t goes to 0.
         perceptual_weight: weight of LPIPS between the decoded clean estimate and the clean image.
         perceptual_share: share of each batch that is decoded for it, those of the sampler first, then those at t = 1.
-        identity_weight: weight of one minus the SFace cosine between the decoded estimate and the clean image.
-        identity_share: share of each batch that it is computed for, among those that are decoded.
+        identity_weight: weight of one minus the SFace cosine between the decoded estimate and the clean image, both in
+            random views (`prefrestore.training.likeness`).
+        features_weight: weight of one minus the cosine of SFace's features at each place.
+        identity_share: share of each batch that the two are computed for, among those that are decoded.
+        decoded_margin: latents at each side that are not decoded for these losses; recognisers do not look there.
         decoder_weight: weight of the decoder's own loss, L1 on the clean latents of two samples; above zero the
             decoder is trained with the flow, so that it renders restored latents well too. 0 leaves it frozen.
         adversarial_weight: length of the gradient of a discriminator of latents (`prefrestore.training.discriminator`),
@@ -109,9 +113,18 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
         connectors=connectors,
         autoencoder=ResidualAutoencoder.from_pretrained(finished("autoencoder")).eval(),
         lq_encoder=LatentEncoder.from_pretrained(finished("lq_encoder")).eval(),
+        input_skip=finished_skip(config.output_dir),
         transformer=transformer,
         **preset.pipeline_config(),
     )
+
+
+def finished_skip(output_dir: Path) -> InputSkip | None:
+    """The input skip of a working folder that has one; weights from before it have none."""
+    from prefrestore.models.texture.input_skip import InputSkip
+
+    folder = Path(output_dir) / "input_skip"
+    return InputSkip.from_pretrained(folder).eval().requires_grad_(False) if folder.is_dir() else None
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:

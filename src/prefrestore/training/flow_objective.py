@@ -18,9 +18,10 @@ from prefrestore.training.discriminator import LatentDiscriminator, adversarial_
 if TYPE_CHECKING:
     from diffusers import SanaTransformer2DModel
 
-    from prefrestore.metrics.sface import SFaceNetwork
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.models.texture.input_skip import InputSkip
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
+    from prefrestore.training.likeness import LikenessLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class FlowLosses:
     perceptual_weight: float = 0.7
     perceptual_share: float = 0.6
     identity_weight: float = 0.5
+    features_weight: float = 1.0
     identity_share: float = 0.25
+    decoded_margin: int = 3
     decoder_weight: float = 1.0
     adversarial_weight: float = 0.5
     adversarial_warmup: int = 150
@@ -45,8 +48,9 @@ class FlowLosses:
 class FlowObjective(nn.Module):
     """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the clean estimate.
 
-    Those are a discriminator of latents and, decoded, LPIPS and the identity cosine; the decoder of ``autoencoder`` may
-    be trained with them. A network that is not given leaves its loss out.
+    Those are a discriminator of latents and, decoded, LPIPS and likeness in random views; the decoder of
+    ``autoencoder`` may be trained with them, and with an ``input_skip`` the picture is what comes out behind it. A network that is not given
+    leaves its loss out.
     """
 
     def __init__(
@@ -60,14 +64,15 @@ class FlowObjective(nn.Module):
         start_from_lq: bool,
         autoencoder: ResidualAutoencoder | None = None,
         perceptual: nn.Module | None = None,
-        identity: SFaceNetwork | None = None,
+        identity: LikenessLoss | None = None,
         discriminator: LatentDiscriminator | None = None,
+        input_skip: InputSkip | None = None,
     ) -> None:
         super().__init__()
         self.transformer, self.connectors, self.config = transformer, connectors, losses
         self.noise_scale, self.residual_std, self.start_from_lq = noise_scale, residual_std, start_from_lq
         self.autoencoder, self.perceptual, self.identity = autoencoder, perceptual, identity
-        self.discriminator = discriminator
+        self.discriminator, self.input_skip = discriminator, input_skip
 
     @classmethod
     def of(cls, pipeline: PrefRestorePipeline, losses: FlowLosses, *, seed: int) -> FlowObjective:
@@ -81,10 +86,11 @@ class FlowObjective(nn.Module):
             from prefrestore.metrics.lpips import LPIPS
 
             networks["perceptual"] = LPIPS("alex")
-        if losses.identity_weight > 0:
+        if losses.identity_weight > 0 or losses.features_weight > 0:
             from prefrestore.metrics.sface import SFaceNetwork
+            from prefrestore.training.likeness import LikenessLoss
 
-            networks["identity"] = SFaceNetwork()
+            networks["identity"] = LikenessLoss(SFaceNetwork())
         if losses.decoder_weight > 0:
             for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
                 part.requires_grad_(True)
@@ -100,6 +106,7 @@ class FlowObjective(nn.Module):
             noise_scale=pipeline.config.noise_scale,
             residual_std=pipeline.config.residual_std,
             start_from_lq=pipeline.config.start == "lq_latent",
+            input_skip=pipeline.input_skip,
             **networks,
         )
 
@@ -116,8 +123,9 @@ class FlowObjective(nn.Module):
         targets: Tensor,
         generator: torch.Generator,
         step: int = 0,
+        images: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Scaled latents (B,C,h,w), LM states (B,Q,D), clean images (B,3,H,W) in [-1,1] -> losses."""
+        """Scaled latents (B,C,h,w), LM states (B,Q,D), clean and LQ images (B,3,H,W) in [-1,1] -> losses."""
         config, count, device = self.config, len(lq_latents), lq_latents.device
         rolled = slice(0, math.floor(count * config.rollout_share) if config.rollout_steps > 1 else 0)
         t = torch.rand(count, generator=generator, device=device).clamp_min(1e-4)
@@ -151,15 +159,23 @@ class FlowObjective(nn.Module):
             pull = (weight * length * direction * estimate).sum() / estimate.numel()
             total = total + losses["discriminator"] + pull - pull.detach()
         if decoded.stop:
-            images = self.decode(estimate[decoded])
+            inner = slice(config.decoded_margin, clean_latents.shape[-1] - config.decoded_margin)
+            margin = config.decoded_margin * (targets.shape[-1] // clean_latents.shape[-1])
+            seen = slice(margin, targets.shape[-1] - margin)
+            made, truth = self.decode(estimate[decoded, :, inner, inner]), targets[decoded, :, seen, seen]
+            if self.input_skip is not None and images is not None:
+                made = self.input_skip(made, images[decoded, :, seen, seen])
             if self.perceptual is not None:
-                views = random_view(images, targets[decoded], generator)
+                views = random_view(made, truth, generator)
                 losses["lpips"] = self.perceptual(*views).mean()
                 total = total + config.perceptual_weight * losses["lpips"]
             if self.identity is not None:
-                kept = min(len(images), math.ceil(count * config.identity_share))
-                losses["identity"] = self._identity_loss(images[:kept], targets[:kept], generator)
+                kept = min(len(made), math.ceil(count * config.identity_share))
+                # bf16 buys nothing in a network of depthwise convolutions, and costs digits of a small angle.
+                with torch.autocast(device.type, enabled=False):
+                    losses |= self.identity(made[:kept].float(), truth[:kept], generator, margin=margin)
                 total = total + config.identity_weight * losses["identity"]
+                total = total + config.features_weight * losses["features"]
         if self.autoencoder is not None and config.decoder_weight > 0:
             losses["decoder"] = F.l1_loss(self.decode(clean_latents[-2:]), targets[-2:])
             total = total + config.decoder_weight * losses["decoder"]
@@ -182,15 +198,3 @@ class FlowObjective(nn.Module):
             x = sampler.euler(velocity, x_1, times)
         torch.clear_autocast_cache()  # weights that were cast without a gradient are not to be used again
         return x, times[-1]
-
-    def _identity_loss(self, images: Tensor, targets: Tensor, generator: torch.Generator) -> Tensor:
-        """One minus the cosine, at a place and an angle that change at every step: see `crop_faces`."""
-        from prefrestore.metrics.sface import crop_faces, random_jitter
-
-        assert self.identity is not None
-        jitter = random_jitter(len(images), generator)
-        # bf16 buys nothing in a network of depthwise convolutions, and costs digits of a small angle.
-        with torch.autocast(images.device.type, enabled=False):
-            restored = self.identity.embed_crops(crop_faces(images, jitter=jitter))
-            clean = self.identity.embed_crops(crop_faces(targets, jitter=jitter))
-        return 1 - (restored * clean).sum(1).mean()

@@ -52,7 +52,10 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
                 clean_latents = pipeline.autoencoder.encode(clean).latent.float()
         clean_latents = clean_latents * pipeline.autoencoder.config.scaling_factor
         arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
-        return {name: value.float().cpu().numpy() for name, value in arrays.items()} | {"targets": targets}
+        return {name: value.float().cpu().numpy() for name, value in arrays.items()} | {
+            "targets": targets,
+            "images": lq,
+        }
 
     # Of the autoencoder only the encoder counts: this stage trains the decoder.
     frozen = {"lq_encoder": pipeline.lq_encoder, "image_tokenizer": pipeline.image_tokenizer}

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrestore.data.faces import FaceSet, load_face_set
-from prefrestore.data.mix import FaceMix, mix
+from prefrestore.data.mix import FaceMix, photographs_first
 from prefrestore.data.shard_files import shard_files
 from prefrestore.data.shards import ShardedFaces, load_shards
 from prefrestore.degrade import degrade
@@ -31,9 +31,9 @@ def load_training_faces(roots: Sequence[Path], size: int) -> Faces:
 
 
 def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
-    """The training faces of every root; drawn synthetic faces, where a root has them, make up half of each batch.
+    """The training faces of every root and the drawn ones beside them, photographs of real people first.
 
-    The generator's faces outnumber the photographs three to one; without the weights its look would prevail.
+    See `photographs_first`.
 
     Raises:
         InvalidInputError: no root, or shards, which only stages that need pictures and captions alone can read.
@@ -42,16 +42,12 @@ def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
         if shard_files(Path(root)):
             raise InvalidInputError(f"{root}: this stage needs folders of faces; shards are for the other stages")
     photographs = [load_face_set(root, "train", size=size) for root in roots]
+    if not photographs:
+        raise InvalidInputError("training needs at least one folder of faces")
     drawn = [
         load_face_set(root, "synthetic", size=size) for root in roots if (Path(root) / "faces" / "synthetic").is_dir()
     ]
-    if not photographs:
-        raise InvalidInputError("training needs at least one folder of faces")
-    if not drawn:
-        return mix(photographs)
-    counts = [sum(len(faces) for faces in group) for group in (photographs, drawn)]
-    weights = [len(faces) / count for group, count in zip((photographs, drawn), counts, strict=True) for faces in group]
-    return mix(photographs + drawn, weights)
+    return photographs_first(photographs + drawn)
 
 
 def load_validation(roots: Sequence[Path], size: int) -> FaceSet:
@@ -87,21 +83,22 @@ def parameter_hash(module: nn.Module, *, skip: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentPairs:
-    """Cached pairs: scaled LQ and clean latents (N,C,h,w), LM states (N,Q,D), all float16; clean images uint8."""
+    """Cached pairs: scaled LQ and clean latents (N,C,h,w), LM states (N,Q,D), all float16; the images uint8."""
 
     lq_latents: np.ndarray
     clean_latents: np.ndarray
     queries: np.ndarray
     targets: np.ndarray
+    images: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lq_latents)
 
     def batch(self, index: np.ndarray) -> dict[str, Tensor]:
-        """The pairs at ``index`` as float32 tensors; the clean images in [-1,1] under ``targets``."""
+        """The pairs at ``index`` as float32 tensors; both images in [-1,1]."""
         names = ("lq_latents", "clean_latents", "queries")
         tensors = {name: torch.from_numpy(getattr(self, name)[index].astype(np.float32)) for name in names}
-        return tensors | {"targets": to_signed(self.targets[index])}
+        return tensors | {"targets": to_signed(self.targets[index]), "images": to_signed(self.images[index])}
 
 
 CHUNK = 32

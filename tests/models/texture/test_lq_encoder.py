@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderDC
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
 
@@ -78,3 +79,20 @@ def test_the_latents_by_each_kind_of_encoder(encoder: LatentEncoder) -> None:
         decoder_in_shortcut=False,
     ).eval()
     assert torch.equal(lq_latents(autoencoder, tuned, images), tuned.encode(images).latent * 0.5)
+
+
+@torch.no_grad()
+def test_the_picture_and_the_queries_first_add_nothing_and_then_act(encoder: LatentEncoder) -> None:
+    more = LatentEncoder(
+        latent_channels=4, side=8, patch=2, width=16, layers=1, heads=2, pixel_width=4, query_features=6
+    )
+    more.load_state_dict(encoder.state_dict(), strict=False)
+    z, images, queries = latents(1, 4, 8, 8), latents(1, 3, 64, 64), latents(1, 5, 6)
+    assert torch.equal(more.encode(z, images, queries), encoder.encode(z))
+    torch.nn.init.normal_(more.pixels.layers[-1].weight)
+    seen = more.encode(z, images)
+    assert not torch.allclose(seen, encoder.encode(z))
+    torch.nn.init.normal_(more.listen[0].attention.to_out[0].weight)
+    assert not torch.allclose(more.encode(z, images, queries), seen)
+    with pytest.raises(InvalidInputError):
+        more.encode(z)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -109,11 +109,13 @@ def denoise(
 class Conditions:
     """What the denoiser is told about B faces.
 
-    lq_latents: scaled, (B,C,h,w), float32. condition: the connectors' output (B,N,D).
+    lq_latents: scaled, (B,C,h,w), float32. condition: the connectors' output (B,N,D). images: the LQ faces (B,3,S,S) in
+    [-1,1], for a pipeline with an `InputSkip`, or None.
     """
 
     lq_latents: Tensor
     condition: Tensor
+    images: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.lq_latents)
@@ -121,16 +123,22 @@ class Conditions:
     def repeat(self, count: int) -> Conditions:
         """Each face ``count`` times in a row, for samples that share one computation."""
         return Conditions(
-            lq_latents=self.lq_latents.repeat_interleave(count, 0), condition=self.condition.repeat_interleave(count, 0)
+            lq_latents=self.lq_latents.repeat_interleave(count, 0),
+            condition=self.condition.repeat_interleave(count, 0),
+            images=None if self.images is None else self.images.repeat_interleave(count, 0),
         )
 
     def select(self, index: Tensor | slice) -> Conditions:
         """The faces at ``index``."""
-        return Conditions(lq_latents=self.lq_latents[index], condition=self.condition[index])
+        return Conditions(
+            lq_latents=self.lq_latents[index],
+            condition=self.condition[index],
+            images=None if self.images is None else self.images[index],
+        )
 
     def unconditional(self) -> Conditions:
         """The same with an empty condition: the unconditional half of classifier-free guidance."""
-        return Conditions(lq_latents=self.lq_latents, condition=torch.zeros_like(self.condition))
+        return replace(self, condition=torch.zeros_like(self.condition))
 
 
 def conditional_velocity(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.models.offload import at_work
 
 if TYPE_CHECKING:
@@ -37,6 +39,52 @@ class _Layer(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
 
 
+class _PixelStem(nn.Module):
+    """The picture itself, as features on the grid of the tokens; its last layer starts at zero.
+
+    The autoencoder keeps the latents that rebuild a picture best, and of a blurred picture that is the blur: what its
+    faint high frequencies still say of the sharp one is for the most part gone in them.
+    """
+
+    def __init__(self, width: int, features: int, patch: int, unshuffle: int = 4) -> None:
+        super().__init__()
+        self.unshuffle = unshuffle
+        self.layers = nn.Sequential(
+            nn.Conv2d(3 * unshuffle**2, width, 3, padding=1),
+            nn.GELU(approximate="tanh"),
+            nn.Conv2d(width, 2 * width, 3, stride=2, padding=1),
+            nn.GELU(approximate="tanh"),
+            nn.Conv2d(2 * width, features, 2 * patch, stride=patch, padding=patch // 2),
+        )
+        _zero(self.layers[-1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B,3,H,W) in [-1,1] -> (B,features,H/8/patch,W/8/patch)."""
+        return cast(Tensor, self.layers(F.pixel_unshuffle(images, self.unshuffle)))
+
+
+class _QueryAttention(nn.Module):
+    """Cross-attention of the tokens to the latent queries; its last layer starts at zero, so it first adds nothing."""
+
+    def __init__(self, width: int, query_features: int, heads: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.query_norm = nn.LayerNorm(query_features)
+        self.attention = Attention(width, query_features, heads=heads, dim_head=width // heads)
+        _zero(self.attention.to_out[0])
+
+    def forward(self, features: Tensor, queries: Tensor) -> Tensor:
+        """Tokens (B,width,h,w), queries (B,Q,query_features) -> what is added to the tokens, (B,width,h,w)."""
+        tokens = self.norm(features.flatten(2).transpose(1, 2))
+        answer = self.attention(tokens, encoder_hidden_states=self.query_norm(queries))
+        return cast(Tensor, answer.transpose(1, 2).unflatten(2, features.shape[-2:]))
+
+
+def _zero(layer: nn.Module) -> None:
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+
+
 class LatentEncoder(ModelMixin, ConfigMixin):
     """A transformer that corrects the autoencoder's latent of the LQ image; at initialisation it changes nothing.
 
@@ -50,6 +98,8 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         side: of the latent it is built for; the learned positions are resized for others.
         patch: side of the square of latents that makes a token; neighbouring squares overlap by half of it.
         width, layers, heads: of the transformer.
+        pixel_width: of the stem that sees the LQ image itself; 0 builds none.
+        query_features: width of the latent queries; 0 builds no cross-attention to them.
     """
 
     @register_to_config
@@ -61,6 +111,8 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         width: int = 320,
         layers: int = 6,
         heads: int = 5,
+        pixel_width: int = 0,
+        query_features: int = 0,
     ) -> None:
         super().__init__()
         self.embed = nn.Conv2d(latent_channels, width, 2 * patch, stride=patch, padding=patch // 2)
@@ -68,19 +120,35 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         self.blocks = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.project = nn.ConvTranspose2d(width, latent_channels, 2 * patch, stride=patch, padding=patch // 2)
-        for parameter in self.project.parameters():
-            nn.init.zeros_(parameter)
+        _zero(self.project)
+        self.pixels = _PixelStem(pixel_width, width, patch) if pixel_width else None
+        self.listen = (
+            nn.ModuleList(_QueryAttention(width, query_features, heads) for _ in range(layers))
+            if query_features
+            else None
+        )
 
     @apply_forward_hook
-    def encode(self, latents: Tensor) -> Tensor:
-        """The autoencoder's latents of LQ images (B,C,h,w) -> estimates of the clean images' latents, same shape."""
+    def encode(self, latents: Tensor, images: Tensor | None = None, queries: Tensor | None = None) -> Tensor:
+        """The autoencoder's latents of LQ images (B,C,h,w) -> estimates of the clean images' latents, same shape.
+
+        Args:
+            images: the LQ images (B,3,8h,8w) in [-1,1]; an encoder with ``pixel_width`` needs them.
+            queries: latent queries (B,Q,query_features); None leaves the cross-attention out.
+        """
         features = self.embed(latents)
+        if self.pixels is not None:
+            if images is None:
+                raise InvalidInputError("this LQ encoder also sees the picture: give it the images")
+            features = features + self.pixels(images)
         position: Tensor = self.position
         if position.shape[-2:] != features.shape[-2:]:
             position = F.interpolate(position, size=features.shape[-2:], mode="bicubic")
         features = features + position
-        for block in self.blocks:
+        for place, block in enumerate(self.blocks):
             features = block(features)
+            if self.listen is not None and queries is not None:
+                features = features + self.listen[place](features, queries)
         features = self.norm(features.movedim(1, -1)).movedim(-1, 1)
         return latents + self.project(features)
 
@@ -102,5 +170,6 @@ def lq_latents(
     latents = latents * autoencoder.config.scaling_factor
     if isinstance(encoder, LatentEncoder):
         with at_work(encoder):
-            latents = encoder.encode(latents.to(encoder.dtype)).float()
+            seen = images.to(encoder.dtype) if encoder.config.pixel_width else None
+            latents = encoder.encode(latents.to(encoder.dtype), seen).float()
     return latents

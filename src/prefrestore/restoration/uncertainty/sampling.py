@@ -73,7 +73,7 @@ def draw(
 
     def restore(told: Any, pairs: Sequence[tuple[int, int]]) -> None:
         made = pipeline.sample(told, torch.stack([noise[index][k] for index, k in pairs]), **options)
-        for (index, _), picture, latent in zip(pairs, pipeline.decode(made), made, strict=True):
+        for (index, _), picture, latent in zip(pairs, pipeline.decode(made, told), made, strict=True):
             images[index].append(picture.permute(1, 2, 0).float().cpu().numpy())
             latents[index].append(latent.float().cpu().numpy())
 
