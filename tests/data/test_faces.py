@@ -1,5 +1,6 @@
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from PIL import Image
 
 from prefrestore.data import check_disjoint, load_face_set, mix, shared_persons
 from prefrestore.data.faces import FaceSet
+from prefrestore.data.mix import photographs_first
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.files.cache import cache_dir
 
