@@ -72,7 +72,7 @@ def test_a_killed_encoder_run_resumes_to_the_same_losses(
     def settings(output: Path) -> encoder.Config:
         return encoder.Config(
             data=(data,), output_dir=output, preset="tiny", steps=8, batch_size=2, save_every=3, pairs=8,
-            mixed_precision="no",
+            mixed_precision="no", perceptual_weight=0.0, decoded_margin=1,
         )  # fmt: skip
 
     seen: list[float] = []
