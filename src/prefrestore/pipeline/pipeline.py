@@ -1,5 +1,4 @@
 """PrefRestorePipeline: aligned low-quality faces in, restored faces out."""
-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
-from prefrestore.models.texture.input_skip import InputSkip
+from prefrestore.models.texture.input_skip import InputSkip, let_through
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
 from prefrestore.pipeline.components import find_components
 from prefrestore.pipeline.inputs import ImageInput, RestorationOutput, as_output, one_generator_each, prepare_faces
@@ -139,9 +138,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
         vocabulary = ImageVocabulary.of(self.text_tokenizer)
         with at_work(self.language_model):
-            return write_tokens(
-                self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, **decoding
-            ).queries
+            written = write_tokens(self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, **decoding)
+        return written.queries
 
     @torch.no_grad()
     def encode_texture(self, images: Tensor) -> Tensor:
@@ -150,17 +148,12 @@ class PrefRestorePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
-        """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32.
-
-        ``conditions``: what the latents were sampled under; without them the input lets nothing through.
-        """
+        """Scaled latents (B,C,h,w) and what they were sampled under -> images (B,3,H,W) in [0,1], float32."""
         latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
         with at_work(self.autoencoder):
             images = self.autoencoder.decode(latents).sample.float()
-        if self.input_skip is not None and conditions is not None and conditions.images is not None:
-            with at_work(self.input_skip):
-                lq = conditions.images.to(self.input_skip.dtype)
-                images = self.input_skip(images.to(lq.dtype), lq).float()
+        if conditions is not None and conditions.images is not None:
+            images = let_through(self.input_skip, images, conditions.images)
         return images.add(1).div(2).clamp(0, 1)
 
     def prepare(self, image: ImageInput) -> Tensor:
@@ -186,11 +179,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         with at_work(self.connectors):
             condition = self.connectors(queries.to(dtype), lq_tokens)
         # One layout in memory, or faces that were selected from a batch could round otherwise than the batch.
-        return Conditions(
-            lq_latents=lq_latents.contiguous(),
-            condition=condition.contiguous(),
-            images=images if self.input_skip is not None else None,
-        )
+        shown = images if self.input_skip is not None else None
+        return Conditions(lq_latents=lq_latents.contiguous(), condition=condition.contiguous(), images=shown)
 
     def source_mean(self, conditions: Conditions) -> Tensor:
         """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
@@ -206,12 +196,8 @@ class PrefRestorePipeline(DiffusionPipeline):
         """The flow's velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w) under the conditions; differentiable."""
 
         def under(told: Conditions) -> sampler.Velocity:
-            return conditional_velocity(
-                self.transformer,
-                told,
-                self.source_mean(told),
-                residual_std=self.config.residual_std,
-            )
+            mean, residual_std = self.source_mean(told), self.config.residual_std
+            return conditional_velocity(self.transformer, told, mean, residual_std=residual_std)
 
         return sampler.guided(under(conditions), under(conditions.unconditional()), guidance_scale)
 

@@ -49,8 +49,8 @@ class FlowObjective(nn.Module):
     """The flow loss ``mean((v - (x_1 - x_0))^2)`` under queries and LQ latents, plus losses on the clean estimate.
 
     Those are a discriminator of latents and, decoded, LPIPS and likeness in random views; the decoder of
-    ``autoencoder`` may be trained with them, and with an ``input_skip`` the picture is what comes out behind it. A network that is not given
-    leaves its loss out.
+    ``autoencoder`` may be trained with them, and with an ``input_skip`` the picture is what comes out behind it. A
+    network that is not given leaves its loss out.
     """
 
     def __init__(

@@ -10,6 +10,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.models.offload import at_work
+
 
 def bands(images: Tensor, levels: int) -> list[Tensor]:
     """A picture (B,C,H,W) as ``levels`` + 1 pictures that add up to it, finest first: differences of pooled pictures.
@@ -71,3 +73,9 @@ class InputSkip(ModelMixin, ConfigMixin):
         ).unsqueeze(2)
         parts = bands(lq - restored, self.config.levels)
         return restored + sum(weights[:, k] * part for k, part in enumerate(parts))
+
+
+def let_through(skip: InputSkip, restored: Tensor, lq: Tensor) -> Tensor:
+    """`InputSkip` on pictures (B,3,H,W) in [-1,1], in its own precision and on its own device; float32."""
+    with at_work(skip):
+        return cast(Tensor, skip(restored.to(skip.dtype), lq.to(skip.dtype))).float()
