@@ -19,6 +19,8 @@ PAGES = [
     "docs/model-card.md",
     "docs/benchmarks.md",
     "docs/notes/quality.md",
+    "docs/architecture.md",
+    "docs/notes/lq-encoder.md",
     "docs/notes/preference.md",
     "docs/paper-scale.md",
     "docs/evaluation.md",
