@@ -75,6 +75,7 @@ def test_the_loss_is_the_sum_and_all_but_the_finished_components_learn(config: C
     objective = objective_of(replace(config, cross_entropy_weight=3.0))
     losses = losses_of(objective)
     parts = 3 * losses["cross_entropy"] + losses["flow"] + losses["discriminator"] + losses["decoder"]
+    print({k: v.item() for k, v in losses.items()})
     assert losses["loss"].item() == pytest.approx(parts.item(), rel=1e-5)
     trained = {name.split(".")[1] for name, p in objective.named_parameters() if p.requires_grad}
     assert trained == {"language_model", "transformer", "connectors", "autoencoder", "discriminator"}

@@ -18,6 +18,7 @@ from prefrestore.errors import InvalidInputError
 from prefrestore.models.adapter import using_adapter
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.conditioning import Conditions, embed_latents
+from prefrestore.models.texture.input_skip import let_through
 from prefrestore.preference import objectives
 from prefrestore.preference.advantages import group_advantages
 from prefrestore.preference.rewards.base import RewardContext
@@ -94,11 +95,17 @@ class PolicyObjective(nn.Module):
         targets: Tensor,
         captions: Sequence[str | None],
         generator: torch.Generator,
+        images: Tensor | None = None,
     ) -> Losses:
-        """Scaled LQ latents (G,C,h,w), LM states (G,Q,D), clean images (G,3,H,W) in [-1,1] -> losses and curves."""
+        """Scaled LQ latents (G,C,h,w), LM states (G,Q,D), clean images (G,3,H,W) in [-1,1] -> losses and curves.
+
+        ``images``: the LQ ones, for the pipeline's input skip.
+        """
         with torch.no_grad():
             lq_tokens = embed_latents(self.transformer, lq_latents)
-            conditions = Conditions(lq_latents=lq_latents, condition=self.pipeline.connectors(queries, lq_tokens))
+            condition = self.pipeline.connectors(queries, lq_tokens)
+        seen = images if self.pipeline.input_skip is not None else None
+        conditions = Conditions(lq_latents=lq_latents, condition=condition, images=seen)
         count = self.settings.group_size
         context = RewardContext(reference=targets.add(1).div(2), captions=captions, views=generator).repeat(count)
         groups = torch.arange(len(lq_latents), device=lq_latents.device).repeat_interleave(count)
@@ -125,7 +132,7 @@ class PolicyObjective(nn.Module):
         """Decode, reward -> advantages (N,), which of them are valid (N,), and the curves."""
         # float32: two restorations of one face differ by less than bf16 tells apart
         with torch.autocast(latents.device.type, enabled=False):
-            images = self.pipeline.decode(self.shown(latents, conditions))
+            images = self.pipeline.decode(self.shown(latents, conditions), conditions)
             scored = self.mix(images, context, groups)
         agreement = -objectives.group_distances(latents, groups)
         total = scored.total + self.settings.entropy_weight * standardise(agreement, groups)
@@ -218,9 +225,11 @@ class RewardGradientObjective(PolicyObjective):
         # The restorations of a face are nearly one picture: a few of them show the way up as well as all.
         few = self.first_of_each(groups, settings.rewarded or settings.group_size)
         autoencoder, seen = self.pipeline.autoencoder, self.shown(latents, conditions)[few]
-        images = autoencoder.decode(seen / autoencoder.config.scaling_factor).sample.float().add(1).div(2)
+        images = autoencoder.decode(seen / autoencoder.config.scaling_factor).sample.float()
+        if conditions.images is not None:
+            images = let_through(self.pipeline.input_skip, images, conditions.images[few])
         with torch.autocast(x.device.type, enabled=False):
-            scored = self.mix.differentiable(images.clamp(0, 1), context.select(few.tolist()))
+            scored = self.mix.differentiable(images.add(1).div(2).clamp(0, 1), context.select(few.tolist()))
         loss, parts = objectives.reward_gradient_loss(scored.total, kl=drift, kl_weight=settings.kl_weight)
         distances = objectives.group_distances(latents, groups)
         loss = loss + settings.entropy_weight * distances.mean()
