@@ -9,7 +9,7 @@ from PIL import Image
 
 from prefrestore.data import check_disjoint, load_face_set, mix, shared_persons
 from prefrestore.data.faces import FaceSet
-from prefrestore.data.mix import photographs_first
+from prefrestore.data.mix import FaceMix, photographs_first
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.files.cache import cache_dir
 
@@ -183,6 +183,20 @@ def test_a_mix_is_drawn_from_seed_and_step(root: Path) -> None:
     assert mixed.images(few)[:, 0, 0, 0].tolist() == [40, 20]
     assert mixed.captions(few) == [None, None]
     assert mix(sets).weights == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("weights", "within", "expected"),
+    [
+        ((3.0, 1.0), (), [0.375, 0.375, 0.0625, 0.0625, 0.0625, 0.0625]),
+        ((1.0, 1.0), (None, np.array([0.7, 0.1, 0.1, 0.1])), [0.25, 0.25, 0.35, 0.05, 0.05, 0.05]),
+        ((1.0, 2.0), (), None),
+    ],
+)
+def test_how_often_each_face_is_drawn(weights: tuple[float, ...], within: tuple, expected: list[float] | None) -> None:
+    # Lists stand in for sets of two and four faces: only their lengths count.
+    shares = FaceMix(sets=([0] * 2, [0] * 4), weights=weights, shares=within).face_shares()  # type: ignore[arg-type]
+    assert shares is None if expected is None else np.allclose(shares, expected)
 
 
 def test_mixes_that_make_no_sense(root: Path) -> None:

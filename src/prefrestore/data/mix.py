@@ -38,6 +38,16 @@ class FaceMix:
                 rows[mine] = np.minimum(found, len(share) - 1)
         return np.stack([chosen, rows], axis=1)
 
+    def face_shares(self) -> npt.NDArray[np.float64] | None:
+        """How often each face of all sets, in a row, is drawn (N,), adding up to 1; None where all are drawn alike."""
+        parts = []
+        for index, faces in enumerate(self.sets):
+            share = self.shares[index] if self.shares else None
+            within = np.full(len(faces), 1 / len(faces)) if share is None else share
+            parts.append(self.weights[index] / sum(self.weights) * within)
+        shares = np.concatenate(parts)
+        return None if np.allclose(shares, shares[0]) else shares
+
     def images(self, pairs: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """uint8 count,H,W,3 for the `pairs` that `draw` gave."""
         return np.stack([self.sets[index].images[row] for index, row in pairs])

@@ -19,7 +19,6 @@ from prefrestore.training.stage import StageConfig
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from prefrestore.data.mix import FaceMix
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 
 
@@ -126,16 +125,6 @@ def train(
     return trainer
 
 
-def face_shares(mixed: FaceMix) -> np.ndarray | None:
-    """How often each face of a mix is drawn (N,), adding up to 1; None where all are drawn alike."""
-    lengths = np.array([len(part) for part in mixed.sets])
-    each = np.asarray(mixed.weights) / lengths
-    if np.allclose(each, each[0]):
-        return None
-    shares = np.repeat(each, lengths)
-    return np.asarray(shares / shares.sum())
-
-
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train a new autoencoder of the preset's architecture and write ``output_dir/autoencoder``."""
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
@@ -144,7 +133,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     preset = load_preset(config.preset)
     mixed = load_training_mix(config.data, preset.face_size)
     faces = np.concatenate([np.asarray(part.images) for part in mixed.sets])
-    shares = face_shares(mixed)
     validation = np.asarray(load_validation(config.data, preset.face_size).images)
     torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
     autoencoder = ResidualAutoencoder(**preset.autoencoder)
@@ -153,7 +141,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         from prefrestore.metrics.lpips import LPIPS
 
         perceptual = LPIPS("alex").requires_grad_(False)
-    trainer = train(autoencoder, faces, validation, config, perceptual, log, shares=shares)
+    trainer = train(autoencoder, faces, validation, config, perceptual, log, shares=mixed.face_shares())
 
     def write() -> None:
         log(f"round trip on all {len(validation)} validation faces: {round_trip_psnr(autoencoder, validation):.2f} dB")

