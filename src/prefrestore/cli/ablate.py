@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from prefrestore.cli.choices import Device
 from prefrestore.cli.evaluate import Network
-from prefrestore.cli.restore import Device
 
 
 def ablate(

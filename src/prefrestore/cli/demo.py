@@ -42,7 +42,7 @@ def main(
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
 ) -> None:
     """Degrade a photo, restore it, and say where the pictures are."""
-    from prefrestore.cli.restore import report
+    from prefrestore.cli.report import report
     from prefrestore.pictures.encode import WRITABLE_SUFFIXES
     from prefrestore.pipeline.load import load_pipeline
     from prefrestore.restoration.batch import PhotoRestorer, run_tasks

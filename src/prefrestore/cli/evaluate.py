@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prefrestore.evaluation.folders import MeasuredSet
     from prefrestore.evaluation.results import Results
 
-from prefrestore.cli.restore import Device
+from prefrestore.cli.choices import Device
 
 
 class Network(str, Enum):

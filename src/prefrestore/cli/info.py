@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prefrestore.cli.restore import Precision
+from prefrestore.cli.choices import Precision
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from prefrestore.restoration.batch import Outcome
-
-
-class Device(str, Enum):
-    """Where the model runs."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
-
-
-class Precision(str, Enum):
-    """The model's numbers."""
-
-    float32 = "float32"
-    float16 = "float16"
-    bfloat16 = "bfloat16"
-
-
-class Engine(str, Enum):
-    """What runs the photos."""
-
-    local = "local"
-    ray = "ray"
-
-
-class Offload(str, Enum):
-    """Which weights leave the accelerator between their turns."""
-
-    none = "none"
-    model = "model"
-    sequential = "sequential"
-
-
-class Chosen(str, Enum):
-    """Which of several restorations is shown."""
-
-    first = "first"
-    medoid = "medoid"
-    best = "best"
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"'{text}' is not a list of numbers like 0,2") from None
+from prefrestore.cli.choices import Chosen, Device, Engine, Offload, Precision, numbers
+from prefrestore.cli.report import report
 
 
 def restore(
@@ -136,7 +85,7 @@ def restore(
     Each output keeps its input's name, in the input's format or PNG, with a record NAME.json beside it. A
     file that fails, or shows no face, is reported, the others are done, and the exit status is 1.
     """
-    chosen = _numbers(faces)
+    chosen = numbers(faces)
 
     from prefrestore.pictures.encode import WRITABLE_SUFFIXES
     from prefrestore.restoration.batch import PhotoRestorer, is_done, run_tasks
@@ -197,65 +146,3 @@ def restore(
         outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, skip_existing=skip_existing)
     if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed]):
         raise typer.Exit(1)
-
-
-def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
-    """Print each outcome as it comes and the sums at the end; returns whether all went well.
-
-    Args:
-        total: how many outcomes there will be.
-        failed: sentences about inputs that led to no picture at all.
-    """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    from prefrestore.restoration.batch import count
-
-    # Names of files are printed as they are: no markup, no colours guessed, no folding.
-    console = Console(markup=False, highlight=False, soft_wrap=True)
-    errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    for sentence in failed:
-        errors.print(f"failed: {sentence}", style="red")
-    done = []
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal, transient=True) as progress:
-        bar = progress.add_task("", total=total)
-        for outcome in outcomes:
-            done.append(outcome)
-            progress.advance(bar)
-            _print_outcome(outcome, console, errors)
-    counts = count(done)
-    lost = counts.get("failed", 0) + len(failed)
-    sums = [f"{counts[status]} {words}" for status, words in _WORDS.items() if status in counts]
-    console.print(", ".join([*sums, *([f"{lost} failed"] if lost else [])]) or "nothing to do")
-    return not failed and not any(outcome.is_problem for outcome in done)
-
-
-_WORDS = {
-    "restored": "restored",
-    "unchanged": "left as they were",
-    "no face": "without a face",
-    "planned": "would be restored",
-    "skipped": "there already",
-}
-
-
-def _print_outcome(outcome: Outcome, console: Any, errors: Any) -> None:
-    if outcome.status == "failed":
-        errors.print(f"failed: {outcome.message}", style="red")
-    elif outcome.status == "no face":
-        errors.print(f"no face: {outcome.message}", style="yellow")
-    elif outcome.status == "unchanged":
-        console.print(f"unchanged: {outcome.message}")
-    elif outcome.status == "planned":
-        told = f" ({outcome.message})" if outcome.message else ""
-        console.print(f"{outcome.source} -> {outcome.output}: {_faces(outcome.faces)}{told}")
-    elif outcome.status == "restored":
-        told = f"{outcome.restored} of {_faces(outcome.faces)}, {outcome.seconds:.1f} s"
-        console.print(f"{outcome.source} -> {outcome.output}: {told}")
-    for warning in outcome.warnings:
-        errors.print(f"  warning: {warning}", style="yellow")
-
-
-def _faces(number: int) -> str:
-    return f"{number} face" if number == 1 else f"{number} faces"
