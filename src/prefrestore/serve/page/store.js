@@ -1,0 +1,83 @@
+// What the page knows: the photos in the order they came, which of them is shown, and what can be undone.
+
+const photos = new Map();
+const listeners = new Set();
+const undos = new Map(); // id -> [{ label, run, key }], the newest last
+let chosen = null;
+let face = null;
+
+function changed() {
+  for (const listener of listeners) listener();
+}
+
+export const subscribe = (listener) => listeners.add(listener);
+export const get = (id) => photos.get(id);
+export const current = () => photos.get(chosen) ?? null;
+export const currentFace = () => face;
+
+/** The oldest first; what is not yet sent comes last. */
+export function all() {
+  return [...photos.values()].sort((one, other) => {
+    if (Boolean(one.local) !== Boolean(other.local)) return one.local ? 1 : -1;
+    return one.local || one.created === other.created ? 0 : one.created < other.created ? -1 : 1;
+  });
+}
+
+/** Add or replace; a document that was overtaken by a newer picture is dropped. */
+export function put(photo) {
+  const known = photos.get(photo.id);
+  if (known && known.version > photo.version) return;
+  photos.set(photo.id, photo);
+  if (chosen === null) chosen = photo.id;
+  changed();
+}
+
+/** What waited here as `id` is now known to the service; its events may have been faster than its answer. */
+export function sent(id, photo) {
+  photos.delete(id);
+  if (!photos.has(photo.id)) photos.set(photo.id, photo);
+  if (chosen === id) chosen = photo.id;
+  changed();
+}
+
+export function drop(id) {
+  if (!photos.has(id)) return;
+  const order = all().map((photo) => photo.id);
+  const place = order.indexOf(id);
+  photos.delete(id);
+  undos.delete(id);
+  if (chosen === id) {
+    chosen = order[place + 1] ?? order[place - 1] ?? null;
+    face = null;
+  }
+  changed();
+}
+
+export function choose(id) {
+  if (chosen === id) return;
+  chosen = id;
+  face = null;
+  changed();
+}
+
+export function chooseFace(index) {
+  face = index;
+  changed();
+}
+
+/** Remember how to take a change back. One with the `key` of the last (a slider on its way) joins it. */
+export function remember(id, label, run, key = null) {
+  const stack = undos.get(id) ?? [];
+  if (key !== null && stack.at(-1)?.key === key) return;
+  stack.push({ label, run, key });
+  undos.set(id, stack);
+  changed();
+}
+
+export const undoable = (id) => undos.get(id)?.at(-1) ?? null;
+
+export function takeUndo(id) {
+  const taken = undos.get(id)?.pop() ?? null;
+  changed();
+  return taken;
+}
