@@ -117,8 +117,13 @@ def coverage(patches: Sequence[Patch], width: int, height: int) -> Float32:
     for patch in patches:
         x0, y0, x1, y1 = area = patch_bounds(patch, width, height)
         if x0 < x1 and y0 < y1:
-            total[y0:y1, x0:x1] = np.maximum(total[y0:y1, x0:x1], _warp(patch.mask, patch.matrix, area, mask=True))
+            total[y0:y1, x0:x1] = np.maximum(total[y0:y1, x0:x1], warp_mask(patch.mask, patch.matrix, area))
     return total
+
+
+def warp_mask(mask: Float32, matrix: Floats, area: tuple[int, int, int, int]) -> Float32:
+    """A crop's mask (S x S) seen in the photo's rectangle ``area`` (x0, y0, x1, y1): 0 outside of the crop."""
+    return _warp(mask, matrix, area, mask=True)
 
 
 def _paste_tile(image: Image, out: Image, here: list[tuple[Patch, tuple[int, int, int, int]]]) -> None:
@@ -131,7 +136,7 @@ def _paste_tile(image: Image, out: Image, here: list[tuple[Patch, tuple[int, int
     union, mixed = weights.copy(), np.zeros_like(base)
     for patch, (left, top, right, bottom) in here:
         inner = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
-        mask = _warp(patch.mask, patch.matrix, (left, top, right, bottom), mask=True)
+        mask = warp_mask(patch.mask, patch.matrix, (left, top, right, bottom))
         light = to_linear(np.clip(_warp(patch.pixels, patch.matrix, (left, top, right, bottom)), 0, 1))
         weight = mask**4
         weights[inner] += weight
