@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from prefrestore.engines.manifest import Entry, InputFacts, Manifest, fingerprint, verdict
+from prefrestore.engines.manifest import Entry, Manifest, verdict
+from prefrestore.files.fingerprints import InputFacts, fingerprint
 from prefrestore.restoration.plan import Task, make_plan
 
 

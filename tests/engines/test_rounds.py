@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from prefrestore.engines.manifest import Entry, InputFacts, Manifest
+from prefrestore.engines.manifest import Entry, Manifest
 from prefrestore.engines.rounds import MAX_TRIES, drive
+from prefrestore.files.fingerprints import InputFacts
 from prefrestore.restoration.batch import Outcome, count
 from prefrestore.restoration.plan import Task, make_plan
 

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import file_hash
 from prefrestore.metrics import musiq
 from prefrestore.metrics.musiq import MUSIQ, WEIGHT_FILE, multiscale
 

@@ -124,6 +124,6 @@ def named_folders(texts: list[str] | None, option: str) -> dict[str, Path]:
 
 def adapter_hashes(adapters: dict[str, Path]) -> dict[str, str]:
     """sha256 of each adapter's weights by its name; a folder that is no adapter is refused when it is loaded."""
-    from prefrestore.files.weights import file_hash
+    from prefrestore.files.fingerprints import file_hash
 
     return {name: file_hash(folder / "adapter_model.safetensors") for name, folder in adapters.items()}

@@ -6,7 +6,6 @@ and it names the photos that were set aside, with the reason.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -15,41 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from prefrestore.errors import ImageWriteError
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import InputFacts, fingerprint
 from prefrestore.restoration.batch import Outcome, Status, is_done
 from prefrestore.restoration.plan import Task
 
 MANIFEST_NAME = "manifest.jsonl"
 
 Verdict = Literal["new", "done", "set aside"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class InputFacts:
-    """By what a changed input is told: size in bytes, time of change in ns, sha256; of what cannot be read, nothing."""
-
-    size: int | None = None
-    mtime_ns: int | None = None
-    sha256: str | None = None
-
-    @classmethod
-    def of(cls, path: Path) -> InputFacts:
-        """Read them from a file; all None when it cannot be read."""
-        try:
-            stat = path.stat()
-            return cls(size=stat.st_size, mtime_ns=stat.st_mtime_ns, sha256=file_hash(path))
-        except OSError:
-            return cls()
-
-    def still_hold(self, path: Path) -> bool:
-        """Whether the file is as it was. It is read only when its size is the same and its time is not."""
-        try:
-            stat = path.stat()
-        except OSError:
-            return False
-        if stat.st_size != self.size:
-            return False
-        return stat.st_mtime_ns == self.mtime_ns or file_hash(path) == self.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,12 +120,6 @@ class Manifest:
                 os.fsync(file.fileno())
         except OSError as error:
             raise ImageWriteError(f"cannot write {self.path}: {error.strerror or error}") from error
-
-
-def fingerprint(settings: Mapping[str, Any]) -> str:
-    """16 hexadecimal digits that differ where JSON values differ; the order of the keys does not matter."""
-    text = json.dumps(dict(settings), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def verdict(task: Task, entry: Entry | None, settings: str) -> Verdict:

@@ -14,9 +14,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from prefrestore.engines.manifest import Entry, InputFacts, Manifest
+from prefrestore.engines.manifest import Entry, Manifest
 from prefrestore.engines.rounds import drive
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
+from prefrestore.files.fingerprints import InputFacts
 from prefrestore.restoration.batch import Outcome, run_tasks
 from prefrestore.restoration.plan import Task
 

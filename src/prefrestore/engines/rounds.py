@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefrestore.engines.manifest import Entry, InputFacts, Manifest, fingerprint, verdict
+from prefrestore.engines.manifest import Entry, Manifest, verdict
+from prefrestore.files.fingerprints import InputFacts, fingerprint
 from prefrestore.restoration.batch import Outcome, is_done
 from prefrestore.restoration.plan import Task
 

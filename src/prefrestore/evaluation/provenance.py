@@ -8,7 +8,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import file_hash
 
 _PACKAGES = ("torch", "diffusers", "transformers", "peft", "numpy", "opencv-python-headless", "pillow", "dlib-bin")
 

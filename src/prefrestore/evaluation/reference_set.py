@@ -15,7 +15,7 @@ from prefrestore.evaluation.folders import pictures_in
 from prefrestore.evaluation.provenance import metric_weights
 from prefrestore.evaluation.results import Results
 from prefrestore.files.atomic import written_beside
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import file_hash
 from prefrestore.metrics.distribution import frechet_distance, kernel_distance
 from prefrestore.metrics.inception import InceptionV3
 

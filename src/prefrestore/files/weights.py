@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 
 from prefrestore.errors import WeightsError
+from prefrestore.files.fingerprints import file_hash
 
 HASH_FILE = "hashes.json"
 BUNDLED = Path(__file__).parents[1] / "weights"
@@ -23,15 +23,6 @@ def bundled_folder(preset: str) -> Path:
     if not (folder / "model_index.json").is_file():
         raise WeightsError(f"the package holds no weights for the preset '{preset}': name a folder with --model")
     return folder
-
-
-def file_hash(path: Path) -> str:
-    """sha256 of a file, as hexadecimal text."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.files.cache import cached_file
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import file_hash
 
 WEIGHT_FILE = "musiq_koniq_ckpt-e95806b9.pth"
 # The published name ends in the first digits of the file's SHA-256.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import file_hash
 
 if TYPE_CHECKING:
     import torch

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefrestore.files.weights import HASH_FILE, bundled_folder, file_hash, folder_hashes
+from prefrestore.files.fingerprints import file_hash
+from prefrestore.files.weights import HASH_FILE, bundled_folder, folder_hashes
 from prefrestore.models.adapter import adapter_folder
 from prefrestore.pipeline.load import load_pipeline, pick_device
 from prefrestore.restoration.batch import PhotoRestorer
