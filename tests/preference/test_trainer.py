@@ -269,3 +269,11 @@ def test_the_anchor_pulls_the_mean_back(faces: Path, tmp_path: Path) -> None:
             value -= 0.01 * (value.grad if value.grad is not None else 0) / norm
     assert before["moved"] > 1e-3
     assert told()["moved"] < before["moved"]
+
+
+def test_a_finished_run_is_not_told_as_one_of_other_rewards(faces: Path, tmp_path: Path) -> None:
+    preference.run(_config(faces, tmp_path))
+    recipe = (tmp_path / "preference" / "training.json").read_bytes()
+    with pytest.raises(InvalidInputError, match="rewards"):
+        preference.run(_config(faces, tmp_path, rewards="psnr=2"))
+    assert (tmp_path / "preference" / "training.json").read_bytes() == recipe

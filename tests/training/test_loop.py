@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.training.loop import LoopConfig, Trainer, learning_rate_at, step_generator
+from prefrestore.training.loop import Trainer
+from prefrestore.training.schedule import LoopConfig, learning_rate_at, step_generator
 from prefrestore.training.stage import StageConfig
 
 

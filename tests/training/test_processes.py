@@ -22,7 +22,7 @@ from prefrestore.errors import InvalidInputError
 from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.deepspeed import check_deepspeed
-from prefrestore.training.loop import step_generator
+from prefrestore.training.schedule import step_generator
 
 CONFIGS = Path(str(files("prefrestore"))) / "training" / "accelerate"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

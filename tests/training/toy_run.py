@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
 from prefrestore.training.processes import leave
+from prefrestore.training.schedule import LoopConfig
 
 STEPS, CUT, MICRO_BATCHES = 6, 3, 2
 

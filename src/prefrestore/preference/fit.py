@@ -20,7 +20,8 @@ from prefrestore.preference.bradley_terry import Reliability, reliability
 from prefrestore.preference.judgements import Judgement, hold_out, read_judgements
 from prefrestore.preference.reliability import reliability_diagram
 from prefrestore.preference.scorer_trainer import ScorerObjective, to_unit
-from prefrestore.training.loop import LoopConfig, Trainer
+from prefrestore.training.loop import Trainer
+from prefrestore.training.schedule import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)

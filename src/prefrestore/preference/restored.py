@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from prefrestore.data.identity import face_identity
 from prefrestore.files.atomic import written_beside
+from prefrestore.files.identity import digest
 from prefrestore.preference.known_order import CHAINS, MILDER, degraded
 
 if TYPE_CHECKING:
@@ -101,8 +101,8 @@ def restored_ladders(
     """
     order = np.random.default_rng(seed).permutation(len(faces))
     rows = order[np.arange(count) % len(faces)]
-    key = json.dumps([weights, seed, bf16, SETTINGS, CHAINS, MILDER, faces.ids], sort_keys=True)
-    place = folder / f"restored-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    key = digest([weights, seed, bf16, SETTINGS, CHAINS, MILDER, face_identity(faces)])
+    place = folder / f"restored-{key[:16]}"
     pipeline: PrefRestorePipeline | None = None
     chunks = []
     for first in range(0, count, CHUNK):

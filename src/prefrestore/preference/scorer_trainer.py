@@ -16,11 +16,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.files.identity import digest
 from prefrestore.models.scorer import PreferenceScorer, first_scorer, save_scorer, score_all
 from prefrestore.preference.bradley_terry import bradley_terry_loss, reliability
 from prefrestore.preference.known_order import LADDERS, PAIRS, augment, preference_of
 from prefrestore.preference.reliability import reliability_diagram
 from prefrestore.preference.restored import SETTINGS, RestoredLadders, restored_ladders
+from prefrestore.training.identity import run_identity
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
 from prefrestore.training.stage import StageConfig
@@ -173,9 +175,11 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     faces = load_training_mix(config.data, size)
     validation = load_validation(config.data, size)
     held_out = validation.subset(np.linspace(0, len(validation) - 1, min(24, len(validation))).astype(int))
+    stands_on: dict[str, nn.Module | str] = {"start": scorer}
     restored = None
     if config.restored_faces:
         load, weights = restorer(config)
+        stands_on["restorer"] = digest(weights)
         # Photographs only: drawn faces have the look of another generator, which would be an easy way to tell.
         restored = restored_ladders(
             load,
@@ -196,12 +200,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         log(table.lines()[-1])
         return reliability_diagram(table, "held-out faces")
 
+    identity = run_identity("scorer", config, faces, stands_on)
     trainer = Trainer(
         ScorerObjective(scorer),
         lambda step: training_batch(faces, restored, config, step),
         config.loop("scorer", ema_decay=0.99, warmup_steps=20),
         sample=sample,
+        identity=identity,
     )
     trainer.fit()
-    trainer.export(lambda: save_scorer(scorer, config.output_dir / "scorer"))
+    trainer.export(config.output_dir, {"scorer": lambda folder: save_scorer(scorer, folder)})
     return trainer

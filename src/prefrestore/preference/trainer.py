@@ -17,8 +17,11 @@ import numpy as np
 import torch
 from accelerate.utils import DistributedType
 
+from prefrestore.data.identity import face_identity
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.atomic import written_beside
+from prefrestore.files.identity import digest
+from prefrestore.files.weights import folder_hashes
 from prefrestore.models.adapter import (
     INPUT,
     TARGETS,
@@ -33,8 +36,10 @@ from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.policy import OBJECTIVES, PolicySettings
 from prefrestore.preference.rewards import build_mix, build_reward, parse_mix
 from prefrestore.preference.rewards.guard import HeldOutGuard
+from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
 from prefrestore.training.loop import Trainer
+from prefrestore.training.pairs import load_training_faces, load_validation
 from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
@@ -182,6 +187,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     pipeline = load_base(config)
     if {config.noise_gain, config.noise_gain_after} - {1, None} and pipeline.config.start != "lq_latent":
         raise InvalidInputError("a noise gain is for flows from the LQ latents: others have nothing but noise")
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
+    base: dict[str, Any] = {name: parameter_hash(part) for name, part in modules.items()}
+    if config.scorer is not None:
+        base["scorer"] = digest(folder_hashes(config.scorer))
     for name in (OLD, POLICY):
         add_adapter(
             pipeline.transformer,
@@ -203,6 +212,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     pipeline.to(accelerator.device)
     pairs = latent_pairs(pipeline, config, log)
+    identity = run_identity("preference", config, load_training_faces(config.data, pipeline.face_size), base)
+    identity["held_out"] = face_identity(load_validation(config.data, pipeline.face_size))
     captions = pair_captions(config, pipeline.face_size)
     if mix.needs_caption and not any(captions):
         raise InvalidInputError(f"the rewards {config.rewards} need captions, and the training faces have none")
@@ -246,21 +257,21 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         after_step=after_step,
         extra_tensors={f"old.{name}": value for name, value in old.items()},
         notes=notes,
+        identity=identity,
     )
     if guard is not None and "guard" in notes:
         guard.load_state_dict(notes["guard"])
     if not (guard is not None and guard.stopped):
         trainer.fit()
 
-    def write() -> None:
+    def write(folder: Path) -> None:
         if config.noise_gain_after is not None:
             set_noise_gain(pipeline.transformer, POLICY, config.noise_gain_after)
-        folder = Path(config.output_dir) / "preference"
         save_adapter(pipeline.transformer, POLICY, folder, torch.float16)
         with written_beside(folder / "training.json") as part:
             part.write_text(json.dumps(_recipe(config, trainer.step), indent=2) + "\n")
 
-    trainer.export(write)
+    trainer.export(config.output_dir, {"preference": write})
     return trainer
 
 

@@ -17,6 +17,7 @@ import torch
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.weights import HASH_FILE, folder_hashes, write_hashes
 from prefrestore.training import fidelity
+from prefrestore.training.components import RUN_FILE
 from prefrestore.training.pairs import degraded_batch, load_validation
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _write(pipeline: PrefRestorePipeline, config: Config, folder: Path) -> None:
     forget_origins(folder)
     adapter = config.output_dir / "preference"
     if adapter.is_dir():
-        shutil.copytree(adapter, folder / "preference")
+        shutil.copytree(adapter, folder / "preference", ignore=shutil.ignore_patterns(RUN_FILE))
     write_hashes(folder)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,13 +11,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, random_crops, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 
@@ -90,6 +92,7 @@ def train(
     log: Callable[[str], None] = print,
     *,
     shares: np.ndarray | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> Trainer:
     """Train ``autoencoder`` in place on faces (N,H,W,3) uint8; returns the trainer, its averaged weights in place.
 
@@ -120,7 +123,7 @@ def train(
     objective = AutoencoderObjective(
         autoencoder, latent_noise=config.latent_noise, perceptual=perceptual, weight=config.perceptual_weight
     )
-    trainer = Trainer(objective, make_batch, loop, sample=sample)
+    trainer = Trainer(objective, make_batch, loop, sample=sample, identity=identity)
     trainer.fit()
     return trainer
 
@@ -141,11 +144,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         from prefrestore.metrics.lpips import LPIPS
 
         perceptual = LPIPS("alex").requires_grad_(False)
-    trainer = train(autoencoder, faces, validation, config, perceptual, log, shares=mixed.face_shares())
+    identity = run_identity("autoencoder", config, mixed)
+    trainer = train(
+        autoencoder, faces, validation, config, perceptual, log, shares=mixed.face_shares(), identity=identity
+    )
 
-    def write() -> None:
+    def write(folder: Path) -> None:
         log(f"round trip on all {len(validation)} validation faces: {round_trip_psnr(autoencoder, validation):.2f} dB")
-        autoencoder.save_pretrained(config.output_dir / "autoencoder")
+        autoencoder.save_pretrained(folder)
 
-    trainer.export(write)
+    trainer.export(config.output_dir, {"autoencoder": write})
     return trainer

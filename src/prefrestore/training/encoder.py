@@ -19,9 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.data.identity import face_identity
 from prefrestore.errors import WeightsError
+from prefrestore.files.identity import FORMAT
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
+from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import (
@@ -29,7 +32,6 @@ from prefrestore.training.pairs import (
     degraded_batch,
     load_training_faces,
     load_validation,
-    parameter_hash,
 )
 from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
@@ -201,8 +203,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         latents = {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
         return latents | {"lq": lq, "targets": targets}
 
-    key = {"seed": config.seed, "degradation": config.degradation}
-    key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder")}
+    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": face_identity(faces)}
+    key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder"), "mixed_precision": config.mixed_precision}
     with main_process_first():
         cache = Path(config.output_dir) / "runs" / "encoder_pairs"
         pairs = cached_pairs(cache, config.pairs, compute, key=key, log=log)
@@ -226,13 +228,17 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             decoded = input_skip(decoded, images[:8])
         return grid([to_signed(lq[:8]), decoded, to_signed(targets[:8])])
 
-    trainer = Trainer(objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator)
+    # The decoder counts where estimates are decoded; a first weight counts where another run made it.
+    stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
+    if config.start_from is not None:
+        stands_on["start"] = parameter_hash(nn.ModuleList(filter(None, (lq_encoder, input_skip))))
+    identity = run_identity("encoder", config, faces, stands_on)
+    trainer = Trainer(
+        objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity
+    )
     trainer.fit()
-
-    def write() -> None:
-        lq_encoder.save_pretrained(config.output_dir / "lq_encoder")
-        if input_skip is not None:
-            input_skip.save_pretrained(config.output_dir / "input_skip")
-
-    trainer.export(write)
+    parts = {"lq_encoder": lq_encoder.save_pretrained}
+    if input_skip is not None:
+        parts["input_skip"] = input_skip.save_pretrained
+    trainer.export(config.output_dir, parts)
     return trainer

@@ -6,14 +6,22 @@ be stopped and given again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefrestore.data.identity import face_identity
 from prefrestore.errors import InvalidInputError
+from prefrestore.files.identity import FORMAT, sentence
+from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import assemble, autoencoder, encoder, fidelity, semantic, tokenizer
+from prefrestore.training.components import is_finished, read_record
+from prefrestore.training.identity import run_settings
+from prefrestore.training.pairs import load_training_faces
 from prefrestore.training.processes import is_main_process, main_process_first
+from prefrestore.training.stage import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,30 @@ class Config:
     synthetic_faces: int = 0
     steps_scale: float = 1.0
     seed: int = 0
+
+
+def finished_before(config: StageConfig, component: str, stage: str, faces: Callable[[str], str]) -> bool:
+    """Whether a component is whole and trained at least as long as is asked for.
+
+    Args:
+        faces: computes the identity of the faces that a component is trained on.
+
+    Raises:
+        InvalidInputError: it is, but of other settings or other faces.
+    """
+    folder = Path(config.output_dir) / component
+    if not folder.is_dir() or not is_finished(folder):
+        return False
+    record = read_record(folder)
+    if record is None:  # put there by hand, or by a version that kept no records
+        return True
+    if record["stage"] != stage:  # a later stage went on from it, and says nothing of how it began
+        return True
+    held = {name: record["identity"][name] for name in ("format", "settings", "data")}
+    asked = {"format": FORMAT, "settings": json.loads(json.dumps(run_settings(config))), "data": faces(component)}
+    if other := sentence(held, asked):
+        raise InvalidInputError(f"{folder} is of another run ({other}): give another --output-dir or remove it")
+    return bool(record["steps"] >= config.steps)
 
 
 def run(
@@ -64,11 +96,12 @@ def run(
     def steps(stage: type) -> int:
         return max(2, round(stage.steps * config.steps_scale))  # type: ignore[attr-defined]
 
-    def missing(component: str) -> bool:
-        if (output / component / "config.json").is_file():
-            log(f"{component}: finished before, passed over")
-            return False
-        return True
+    def faces(component: str) -> str:
+        names = load_preset(preset)
+        read = component in ("image_tokenizer", "language_model")  # these look at faces of the tokenizer's size
+        return face_identity(
+            load_training_faces(data, names.image_tokenizer["image_size"] if read else names.face_size)
+        )
 
     for component, stage in (
         ("autoencoder", autoencoder),
@@ -77,11 +110,14 @@ def run(
         ("language_model", semantic),
         ("transformer", fidelity),
     ):
-        if missing(component):
-            log(f"training {component}")
-            settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}
-            settings |= {"steps": steps(stage.Config)} | dict((overrides or {}).get(component, {}))
-            stage.run(stage.Config(**settings), log=log)
+        settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}
+        settings |= {"steps": steps(stage.Config)} | dict((overrides or {}).get(component, {}))
+        stage_config = stage.Config(**settings)
+        if finished_before(stage_config, component, stage.__name__.rpartition(".")[2], faces):
+            log(f"{component}: finished before, passed over")
+            continue
+        log(f"training {component}")
+        stage.run(stage_config, log=log)
     if is_main_process():
         assemble.run(
             assemble.Config(data=data, output_dir=output, destination=config.destination, preset=preset, seed=seed),

@@ -18,12 +18,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.models.texture.conditioning import Connectors
-from prefrestore.training.components import component_folder
+from prefrestore.training.components import check_together, component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
+from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.pairs import degraded_batch, load_training_faces, load_validation
 from prefrestore.training.processes import new_accelerator
 
 if TYPE_CHECKING:
@@ -95,6 +96,9 @@ def load_working_pipeline(config: Config) -> PrefRestorePipeline:
     def finished(name: str) -> Path:
         return component_folder(config.output_dir, name)
 
+    check_together(config.output_dir, ("lq_encoder",))
+    if config.start_from is not None:
+        check_together(config.start_from, ("transformer",))
     language_model = Qwen3ForCausalLM.from_pretrained(finished("language_model"), dtype=torch.float32)
     if config.start_from is None:
         torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
@@ -127,6 +131,16 @@ def finished_skip(output_dir: Path) -> InputSkip | None:
     return InputSkip.from_pretrained(folder).eval().requires_grad_(False) if folder.is_dir() else None
 
 
+def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
+    """Hashes of what the run is given: of the autoencoder without its decoder where that is trained on."""
+    names = ["lq_encoder", "image_tokenizer", "language_model", *(["input_skip"] if pipeline.input_skip else [])]
+    if config.start_from is not None:
+        names += ["transformer", "connectors"]
+    hashes = {name: parameter_hash(getattr(pipeline, name)) for name in names}
+    skip = "decoder" if config.decoder_weight > 0 else None
+    return hashes | {"autoencoder": parameter_hash(pipeline.autoencoder, skip=skip)}
+
+
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
     pipeline = load_working_pipeline(config)
@@ -134,6 +148,9 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         part.requires_grad_(False)
     accelerator = new_accelerator()
     pipeline.to(accelerator.device)
+    identity = run_identity(
+        "fidelity", config, load_training_faces(config.data, pipeline.face_size), stands_on(pipeline, config)
+    )
     pairs = latent_pairs(pipeline, config, log)
     validation = load_validation(config.data, pipeline.face_size)
 
@@ -159,14 +176,11 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         return grid([to_signed(lq), mean, *restored, to_signed(targets)])
 
     objective = FlowObjective.of(pipeline, config, seed=config.seed)
-    trainer = Trainer(objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator)
+    trainer = Trainer(
+        objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator, identity=identity
+    )
     trainer.fit()
-
-    def write() -> None:
-        pipeline.transformer.save_pretrained(Path(config.output_dir) / "transformer")
-        pipeline.connectors.save_pretrained(Path(config.output_dir) / "connectors")
-        if config.decoder_weight > 0:
-            pipeline.autoencoder.save_pretrained(Path(config.output_dir) / "autoencoder")
-
-    trainer.export(write)
+    trained = ("transformer", "connectors", *(("autoencoder",) if config.decoder_weight > 0 else ()))
+    parts = {name: getattr(pipeline, name).save_pretrained for name in trained}
+    trainer.export(config.output_dir, parts, over=("autoencoder",))
     return trainer

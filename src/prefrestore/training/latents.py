@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from prefrestore.data.identity import face_identity
+from prefrestore.files.identity import FORMAT
+from prefrestore.training.identity import parameter_hash
 from prefrestore.training.images import to_signed
 from prefrestore.training.pairs import (
     CHUNK,
@@ -17,7 +20,6 @@ from prefrestore.training.pairs import (
     cached_pairs,
     degraded_batch,
     load_training_faces,
-    parameter_hash,
 )
 from prefrestore.training.processes import main_process_first
 from prefrestore.training.stage import StageConfig
@@ -61,7 +63,8 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
     frozen = {"lq_encoder": pipeline.lq_encoder, "image_tokenizer": pipeline.image_tokenizer}
     frozen |= {"language_model": pipeline.language_model, "autoencoder": pipeline.autoencoder}
     hashes = {name: parameter_hash(module, skip="decoder") for name, module in frozen.items()}
-    key = {"seed": config.seed, "degradation": config.degradation, "hashes": hashes}
+    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "hashes": hashes}
+    key |= {"data": face_identity(faces), "mixed_precision": config.mixed_precision}
     with main_process_first():
         folder = Path(config.output_dir) / "runs" / "pairs"
         return LatentPairs(**cached_pairs(folder, config.pairs, compute, key=key, log=log))

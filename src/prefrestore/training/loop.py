@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,66 +26,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.files.identity import sentence
 from prefrestore.training import processes, sharding
+from prefrestore.training.components import write_components
 from prefrestore.training.progress import progress
+from prefrestore.training.schedule import LoopConfig, learning_rate_at, step_generator
 
 Batch = Mapping[str, Any]
 Losses = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopConfig:
-    """What every stage's run shares.
-
-    Args:
-        output_dir: checkpoints, grids and ``log.jsonl`` go here.
-        steps: length of the schedule; the run ends there.
-        batch_size: samples of a micro-batch.
-        micro_batches: how many of them make a step, over all processes; None is what the checkpoint says, and one a
-            process in a new run.
-        learning_rate: peak; linear warm-up over ``warmup_steps``, then cosine to ``final_lr_ratio`` of it.
-        max_minutes: stop (with a checkpoint) after this long, so that a long run can be made of short ones.
-        mixed_precision: ``no`` or ``bf16``; parameters and moments stay float32.
-        num_workers: processes that prepare batches; 0 prepares them in the loop.
-        tracker: who is told the curves beside ``log.jsonl``: ``none``, or one of Accelerate's names.
-    """
-
-    output_dir: Path
-    steps: int
-    batch_size: int
-    micro_batches: int | None = None
-    learning_rate: float
-    final_lr_ratio: float = 0.1
-    warmup_steps: int = 50
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.99)
-    ema_decay: float = 0.999
-    gradient_clip: float = 1.0
-    seed: int = 0
-    mixed_precision: str = "no"
-    save_every: int = 200
-    sample_every: int = 500
-    log_every: int = 10
-    num_workers: int = 0
-    max_minutes: float | None = None
-    resume: bool = True
-    tracker: str = "none"
-
-
-def step_generator(seed: int, step: int, part: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """The noise source of one micro-batch: distinct for every (seed, step, part), the same at every run."""
-    mixed = (seed * 1_000_003 + step) * 4_099 + part
-    return torch.Generator(device).manual_seed(mixed % (2**63))
-
-
-def learning_rate_at(step: int, config: LoopConfig) -> float:
-    """Linear warm-up, then half a cosine from the peak to ``final_lr_ratio`` times the peak at ``steps``."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    span = max(1, config.steps - config.warmup_steps)
-    progress = min(1.0, (step - config.warmup_steps) / span)
-    cosine = 0.5 * (1 + torch.cos(torch.tensor(progress * torch.pi)).item())
-    return config.learning_rate * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
 
 
 class Trainer:
@@ -102,6 +49,7 @@ class Trainer:
         after_step: called with the losses of each step; True ends the run (with a checkpoint).
         extra_tensors: what else a run changes; kept in the checkpoint, and filled in place from it.
         notes: the same for plain numbers and texts: a dictionary of JSON values, updated in place.
+        identity: what decides the run (`prefrestore.training.identity`); a checkpoint of another is refused.
     """
 
     def __init__(
@@ -115,6 +63,7 @@ class Trainer:
         extra_tensors: Mapping[str, Tensor] | None = None,
         notes: dict[str, Any] | None = None,
         accelerator: Accelerator | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         if config.steps < 1 or config.batch_size < 1:
             raise InvalidInputError("training needs at least one step and one sample a step")
@@ -124,6 +73,7 @@ class Trainer:
         self.accelerator = accelerator or processes.new_accelerator(config.tracker, config.output_dir)
         self.config, self.make_batch, self.sample, self.after_step = config, make_batch, sample, after_step
         self.extra_tensors, self.notes = dict(extra_tensors or {}), {} if notes is None else notes
+        self.identity: dict[str, Any] = json.loads(json.dumps(dict(identity or {})))
         self.trained = {name: p for name, p in objective.named_parameters() if p.requires_grad}
         if not self.trained:
             raise InvalidInputError("the objective has no parameter to train")
@@ -156,6 +106,7 @@ class Trainer:
     def save(self) -> None:
         """Write the checkpoint: whole tensors, whatever they are cut into here. Every process must call."""
         about = {"step": str(self.step), "notes": json.dumps(self.notes), "micro_batches": str(self.micro_batches)}
+        about["identity"] = json.dumps(self.identity)
         processes.save_whole(self.accelerator, self._held(), self.state_file, about)
 
     def _held(self) -> Iterator[tuple[str, Tensor]]:
@@ -168,9 +119,13 @@ class Trainer:
                 yield f"optimizer.{key}.{name}", value
 
     def load(self) -> None:
-        """Read the checkpoint; WeightsError when it is of another model."""
+        """Read the checkpoint; WeightsError when it is of another model, InvalidInputError when of another run."""
         with safe_open(self.state_file, "pt") as file:
             about = file.metadata()
+            held = json.loads(about.get("identity", "{}"))
+            if other := sentence(held, self.identity):
+                folder = self.state_file.parent
+                raise InvalidInputError(f"{folder} holds another run ({other}): give another --output-dir or remove it")
             self.step = int(about["step"])
             self.notes.update(json.loads(about.get("notes", "{}")))
             self.micro_batches = self.config.micro_batches or int(about.get("micro_batches", 1))
@@ -206,8 +161,14 @@ class Trainer:
                 for name, parameter in self.trained.items():
                     parameter.copy_(backup[name])
 
-    def export(self, write: Callable[[], object]) -> None:
-        """Call ``write`` on the main process, the moving average in place and whole. Every process must call."""
+    def export(
+        self, output_dir: Path, parts: Mapping[str, Callable[[Path], object]], *, over: Iterable[str] = ()
+    ) -> None:
+        """Write components (`write_components`) with the moving average in place and whole. Every process must call."""
+
+        def write() -> None:
+            write_components(output_dir, parts, self.identity, self.step, over=over)
+
         with self.averaged_weights(), processes.whole_parameters(self.objective):
             processes.write_once(self.accelerator, write)
 

@@ -28,10 +28,11 @@ from prefrestore.models.texture.lq_encoder import lq_latents
 from prefrestore.training import fidelity, semantic
 from prefrestore.training.components import component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
+from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
-from prefrestore.training.processes import is_main_process, main_process_first, new_accelerator
+from prefrestore.training.processes import main_process_first, new_accelerator
 
 if TYPE_CHECKING:
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
@@ -178,8 +179,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     size = load_preset(config.preset).face_size
     faces = load_training_faces(config.data, size)
     pipeline = new_pipeline(config, faces.captions_to_learn_from())
-    if is_main_process():
-        pipeline.text_tokenizer.save_pretrained(config.output_dir / "text_tokenizer")
+    stands_on = {name: parameter_hash(getattr(pipeline, name)) for name in FINISHED}
+    if config.decoder_weight > 0:  # trained on
+        stands_on["autoencoder"] = parameter_hash(pipeline.autoencoder, skip="decoder")
+    identity = run_identity("one_stage", config, faces, stands_on)
     accelerator = new_accelerator()
     pipeline.to(accelerator.device)
     language_model, image_tokenizer = pipeline.language_model, pipeline.image_tokenizer
@@ -214,13 +217,15 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     loop = config.loop("one_stage")
     trainer = Trainer(
-        objective, lambda step: batch_of(faces, config, step), loop, sample=sample, accelerator=accelerator
+        objective,
+        lambda step: batch_of(faces, config, step),
+        loop,
+        sample=sample,
+        accelerator=accelerator,
+        identity=identity,
     )
     trainer.fit()
-
-    def write() -> None:
-        for name in (*_WRITTEN, *(("autoencoder",) if config.decoder_weight > 0 else ())):
-            getattr(pipeline, name).save_pretrained(config.output_dir / name)
-
-    trainer.export(write)
+    trained = ("text_tokenizer", *_WRITTEN, *(("autoencoder",) if config.decoder_weight > 0 else ()))
+    parts = {name: getattr(pipeline, name).save_pretrained for name in trained}
+    trainer.export(config.output_dir, parts, over=("autoencoder", "fidelity"))
     return trainer

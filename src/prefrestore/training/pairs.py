@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from prefrestore.data.faces import FaceSet, load_face_set
 from prefrestore.data.mix import FaceMix, photographs_first
@@ -70,15 +69,6 @@ def degraded_batch(
         lq.append(pair.lq)
         target.append(pair.target)
     return np.stack(lq), np.stack(target)
-
-
-def parameter_hash(module: nn.Module, *, skip: str) -> str:
-    """sha256 of a module's state, leaving out the entries whose name contains ``skip``."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        if skip not in name:
-            digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.models.semantic.integrator import TeacherForced, teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
+from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
-from prefrestore.training.processes import is_main_process
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -197,8 +197,6 @@ def run(
     size, codes = image_tokenizer.config.image_size, image_tokenizer.config.codebook_size
     faces = load_training_faces(config.data, size)
     text_tokenizer = new_text_tokenizer(preset, faces.captions_to_learn_from())
-    if is_main_process():
-        text_tokenizer.save_pretrained(config.output_dir / "text_tokenizer")
     language_model = new_language_model(preset, len(text_tokenizer), seed=config.seed)
     if config.gradient_checkpointing:
         # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
@@ -237,7 +235,11 @@ def run(
         betas=(0.9, 0.98),
         ema_decay=0.995,
     )
-    trainer = Trainer(objective, lambda step: training_batch(faces, config, step), loop, sample=sample)
+    identity = run_identity("semantic", config, faces, {"image_tokenizer": image_tokenizer})
+    trainer = Trainer(
+        objective, lambda step: training_batch(faces, config, step), loop, sample=sample, identity=identity
+    )
     trainer.fit()
-    trainer.export(lambda: language_model.save_pretrained(config.output_dir / "language_model"))
+    parts = {"text_tokenizer": text_tokenizer.save_pretrained, "language_model": language_model.save_pretrained}
+    trainer.export(config.output_dir, parts)
     return trainer

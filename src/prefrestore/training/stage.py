@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from prefrestore.training.loop import LoopConfig
+from prefrestore.training.schedule import LoopConfig
 
 
 def usual_precision() -> str:

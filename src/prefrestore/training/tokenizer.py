@@ -19,6 +19,7 @@ from prefrestore.degrade import degrade
 from prefrestore.files import cache
 from prefrestore.files.atomic import written_beside
 from prefrestore.models.semantic.quantizer import perplexity
+from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_mix, load_validation
@@ -185,7 +186,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         "entropy_gap": config.entropy_weight,
     }
     objective = TokenizerObjective(tokenizer, weights)
-    trainer = Trainer(objective, lambda step: training_batch(faces, identities, config, step), loop, sample=sample)
+    run_of = run_identity("tokenizer", config, faces)
+    trainer = Trainer(
+        objective, lambda step: training_batch(faces, identities, config, step), loop, sample=sample, identity=run_of
+    )
     trainer.fit()
-    trainer.export(lambda: tokenizer.save_pretrained(config.output_dir / "image_tokenizer"))
+    trainer.export(config.output_dir, {"image_tokenizer": tokenizer.save_pretrained})
     return trainer
