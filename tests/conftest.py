@@ -1,12 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 
@@ -35,3 +36,41 @@ def folder_of(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+class MadeUp:
+    """Weights and pictures that look random and are the same everywhere: other programs gave numbers for them."""
+
+    @staticmethod
+    def scattered(count: int, start: int) -> NDArray[np.float64]:
+        """Numbers in [-0.5,0.5)."""
+        return np.modf(np.sin(np.arange(count) * 12.9898 + start) * 43758.5453)[0] / 2
+
+    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict:
+        """A tensor for each name, by the alphabet; counters of batch normalisation are left out."""
+        import torch
+
+        state = {}
+        for number, (key, shape) in enumerate(sorted(shapes.items())):
+            if key.endswith("num_batches_tracked"):
+                continue
+            values = self.scattered(int(np.prod(shape)), number).reshape(shape)
+            if len(shape) > 1:
+                values = values * 3 / np.sqrt(values[0].size)
+            elif (key.endswith("weight") and ("bn" in key or "norm" in key)) or key.endswith("running_var"):
+                values = values + 1
+            state[key] = torch.from_numpy(values.astype(np.float32))
+        return state
+
+    @staticmethod
+    def smooth(height: int, width: int) -> NDArray[np.uint8]:
+        """A picture (H,W,3) of waves."""
+        y, x = np.mgrid[:height, :width]
+        waves = [np.sin(x / 9 + c) * np.cos(y / (7 + c)) + np.sin((x + y) / 3) / 3 for c in range(3)]
+        return np.stack([127 + 90 * wave / 1.4 for wave in waves], -1).astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def made_up() -> MadeUp:
+    """Made-up weights and pictures."""
+    return MadeUp()
