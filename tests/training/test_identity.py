@@ -12,7 +12,7 @@ from prefrestore.data.faces import load_face_set
 from prefrestore.data.identity import face_identity
 from prefrestore.data.mix import mix
 from prefrestore.errors import InvalidInputError
-from prefrestore.files.identity import differences, sentence
+from prefrestore.files.fingerprints import differences, first_differences
 from prefrestore.pipeline.build import load_preset_pipeline, random_pipeline
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import autoencoder, encoder, everything, semantic
@@ -40,8 +40,8 @@ def test_differences_are_named() -> None:
     held = {"settings": {"rewards": "identity=1", "seed": 0}, "data": "a" * 64}
     assert differences(held, held) == []
     asked = {"settings": {"rewards": "lpips=1", "seed": 0}, "data": "b" * 64}
-    assert differences(held, asked) == ["data", "settings.rewards (identity=1, now lpips=1)"]
-    assert sentence({}, {str(k): k for k in range(5)}).endswith(" and 2 more")
+    assert differences(held, asked) == ["data", 'settings.rewards "identity=1", now "lpips=1"']
+    assert first_differences({}, {str(k): k for k in range(5)}).endswith(" and 2 more")
 
 
 def test_faces_are_told_apart_by_their_bytes_and_captions(tmp_path: Path) -> None:

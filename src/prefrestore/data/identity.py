@@ -12,7 +12,7 @@ import numpy as np
 from prefrestore.data.faces import FaceSet
 from prefrestore.data.mix import FaceMix
 from prefrestore.data.shards import ShardedFaces
-from prefrestore.files.identity import digest
+from prefrestore.files.fingerprints import digest
 
 
 def face_identity(faces: FaceSet | FaceMix | ShardedFaces) -> str:

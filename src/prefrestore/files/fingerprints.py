@@ -19,14 +19,23 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
+FORMAT = 1
+"""Raised when the same settings, data and weights come to mean something else to a training run."""
+
+
+def digest(values: object) -> str:
+    """sha256 of JSON values as hexadecimal text; the order of the keys does not matter."""
+    text = json.dumps(values, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
+
+
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """16 hexadecimal digits that differ where JSON values differ; the order of the keys does not matter."""
-    text = json.dumps(dict(settings), sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+    return digest(dict(settings))[:16]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two settings of JSON values, half a sentence each: ``seed 0, now 9``.
+    """What differs between two settings of JSON values, half a sentence each: ``seed 0, now 9``; of hashes, the key.
 
     Mappings inside are compared by their own keys (``options.seed``); a key that is missing is like None.
     """
@@ -36,8 +45,18 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         if isinstance(old, dict) and isinstance(new, dict):
             told += [f"{key}.{text}" for text in differences(old, new)]
         elif old != new:
-            told.append(f"{key} {_short(old)}, now {_short(new)}")
+            told.append(key if _is_hash(old) or _is_hash(new) else f"{key} {_short(old)}, now {_short(new)}")
     return told
+
+
+def first_differences(before: Mapping[str, Any], now: Mapping[str, Any], most: int = 3) -> str:
+    """The first of `differences` as part of a sentence, and how many more there are; empty where there are none."""
+    told = differences(before, now)
+    return "; ".join(told[:most]) + (f" and {len(told) - most} more" if len(told) > most else "")
+
+
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
 def _short(value: Any) -> str:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from prefrestore.data.identity import face_identity
 from prefrestore.files.atomic import written_beside
-from prefrestore.files.identity import digest
+from prefrestore.files.fingerprints import digest
 from prefrestore.preference.known_order import CHAINS, MILDER, degraded
 
 if TYPE_CHECKING:

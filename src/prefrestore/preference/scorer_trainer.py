@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.files.identity import digest
+from prefrestore.files.fingerprints import digest
 from prefrestore.models.scorer import PreferenceScorer, first_scorer, save_scorer, score_all
 from prefrestore.preference.bradley_terry import bradley_terry_loss, reliability
 from prefrestore.preference.known_order import LADDERS, PAIRS, augment, preference_of

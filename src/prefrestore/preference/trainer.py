@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType
 from prefrestore.data.identity import face_identity
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.atomic import written_beside
-from prefrestore.files.identity import digest
+from prefrestore.files.fingerprints import digest
 from prefrestore.files.weights import folder_hashes
 from prefrestore.models.adapter import (
     INPUT,

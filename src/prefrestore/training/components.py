@@ -16,8 +16,7 @@ from typing import Any
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.files.atomic import written_beside
-from prefrestore.files.identity import digest
-from prefrestore.files.weights import file_hash
+from prefrestore.files.fingerprints import digest, file_hash
 
 RUN_FILE = "run.json"
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from prefrestore.data.identity import face_identity
 from prefrestore.errors import WeightsError
-from prefrestore.files.identity import FORMAT
+from prefrestore.files.fingerprints import FORMAT
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
 from prefrestore.training.identity import parameter_hash, run_identity

@@ -14,7 +14,7 @@ from typing import Any
 
 from prefrestore.data.identity import face_identity
 from prefrestore.errors import InvalidInputError
-from prefrestore.files.identity import FORMAT, sentence
+from prefrestore.files.fingerprints import FORMAT, first_differences
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import assemble, autoencoder, encoder, fidelity, semantic, tokenizer
 from prefrestore.training.components import is_finished, read_record
@@ -65,7 +65,7 @@ def finished_before(config: StageConfig, component: str, stage: str, faces: Call
         return True
     held = {name: record["identity"][name] for name in ("format", "settings", "data")}
     asked = {"format": FORMAT, "settings": json.loads(json.dumps(run_settings(config))), "data": faces(component)}
-    if other := sentence(held, asked):
+    if other := first_differences(held, asked):
         raise InvalidInputError(f"{folder} is of another run ({other}): give another --output-dir or remove it")
     return bool(record["steps"] >= config.steps)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from prefrestore.data.identity import face_identity
-from prefrestore.files.identity import FORMAT
+from prefrestore.files.fingerprints import FORMAT
 
 if TYPE_CHECKING:
     from prefrestore.data.faces import FaceSet

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from prefrestore.data.identity import face_identity
-from prefrestore.files.identity import FORMAT
+from prefrestore.files.fingerprints import FORMAT
 from prefrestore.training.identity import parameter_hash
 from prefrestore.training.images import to_signed
 from prefrestore.training.pairs import (

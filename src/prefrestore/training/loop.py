@@ -26,7 +26,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.files.identity import sentence
+from prefrestore.files.fingerprints import first_differences
 from prefrestore.training import processes, sharding
 from prefrestore.training.components import write_components
 from prefrestore.training.progress import progress
@@ -123,7 +123,7 @@ class Trainer:
         with safe_open(self.state_file, "pt") as file:
             about = file.metadata()
             held = json.loads(about.get("identity", "{}"))
-            if other := sentence(held, self.identity):
+            if other := first_differences(held, self.identity):
                 folder = self.state_file.parent
                 raise InvalidInputError(f"{folder} holds another run ({other}): give another --output-dir or remove it")
             self.step = int(about["step"])
