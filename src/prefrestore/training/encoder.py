@@ -24,7 +24,7 @@ from prefrestore.errors import WeightsError
 from prefrestore.files.fingerprints import FORMAT
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
-from prefrestore.training.identity import parameter_hash, run_identity
+from prefrestore.training.identity import parameter_hash, run_identity, start_hash
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import (
@@ -231,7 +231,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     # The decoder counts where estimates are decoded; a first weight counts where another run made it.
     stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
     if config.start_from is not None:
-        stands_on["start"] = parameter_hash(nn.ModuleList(filter(None, (lq_encoder, input_skip))))
+        stands_on["start"] = start_hash(config, *filter(None, (lq_encoder, input_skip)))
     identity = run_identity("encoder", config, faces, stands_on)
     trainer = Trainer(
         objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity

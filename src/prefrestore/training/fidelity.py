@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from prefrestore.models.texture.conditioning import Connectors
 from prefrestore.training.components import check_together, component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
-from prefrestore.training.identity import parameter_hash, run_identity
+from prefrestore.training.identity import parameter_hash, run_identity, start_hash
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
@@ -134,9 +134,9 @@ def finished_skip(output_dir: Path) -> InputSkip | None:
 def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
     """Hashes of what the run is given: of the autoencoder without its decoder where that is trained on."""
     names = ["lq_encoder", "image_tokenizer", "language_model", *(["input_skip"] if pipeline.input_skip else [])]
-    if config.start_from is not None:
-        names += ["transformer", "connectors"]
     hashes = {name: parameter_hash(getattr(pipeline, name)) for name in names}
+    if config.start_from is not None:
+        hashes["start"] = start_hash(config, pipeline.transformer, pipeline.connectors)
     skip = "decoder" if config.decoder_weight > 0 else None
     return hashes | {"autoencoder": parameter_hash(pipeline.autoencoder, skip=skip)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,6 +55,13 @@ def run_settings(config: StageConfig) -> dict[str, Any]:
     """Those settings of a stage that decide what it learns, by name."""
     told = (field.name for field in fields(config) if field.name not in WITHOUT_EFFECT | TOLD_OTHERWISE)
     return {name: getattr(config, name) for name in told}
+
+
+def start_hash(config: StageConfig, *modules: nn.Module) -> str:
+    """Of the first weights that ``config.start_from`` gave; a run that started from its own folder writes over them."""
+    if Path(config.start_from).resolve() == Path(config.output_dir).resolve():  # type: ignore[attr-defined]
+        return "of the folder itself"
+    return parameter_hash(nn.ModuleList(modules))
 
 
 def parameter_hash(module: nn.Module, *, skip: str | None = None) -> str:
