@@ -231,7 +231,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     # The decoder counts where estimates are decoded; a first weight counts where another run made it.
     stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
     if config.start_from is not None:
-        stands_on["start"] = start_hash(config, *filter(None, (lq_encoder, input_skip)))
+        stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
     identity = run_identity("encoder", config, faces, stands_on)
     trainer = Trainer(
         objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity
