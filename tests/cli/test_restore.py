@@ -104,11 +104,19 @@ def test_aligned_faces_are_not_searched_for(restore: Restore, tmp_path: Path) ->
 
 
 def test_skip_existing(restore: Restore, photo: Path, tmp_path: Path) -> None:
-    assert restore(photo, "-o", tmp_path / "out").code == 0
-    before = (tmp_path / "out/aunt.png").stat().st_mtime_ns
-    ran = restore(photo, "-o", tmp_path / "out", "--skip-existing", "--seed", "9")
-    assert ran.code == 0 and "1 there already" in ran.text
-    assert (tmp_path / "out/aunt.png").stat().st_mtime_ns == before
+    out = tmp_path / "out"
+    assert restore(photo, "-o", out).code == 0
+    before = (out / "aunt.png").read_bytes()
+    stamp = (out / "aunt.png").stat().st_mtime_ns
+    ran = restore(photo, "-o", out, "--skip-existing", "--jobs", "1")
+    assert ran.code == 0 and "1 there already" in ran.text, "where and how fast it runs decides nothing"
+    assert (out / "aunt.png").stat().st_mtime_ns == stamp
+    ran = restore(photo, "-o", out, "--skip-existing", "--seed", "9")
+    assert ran.code == 0 and "1 restored" in ran.text and "seed" in ran.text
+    assert (out / "aunt.png").read_bytes() != before
+    Image.open(photo).rotate(3).save(photo)
+    ran = restore(photo, "-o", out, "--skip-existing", "--seed", "9")
+    assert ran.code == 0 and "1 restored" in ran.text and "changed" in ran.text
 
 
 def test_a_dry_run_finds_faces_and_writes_nothing(restore: Restore, photo: Path, tmp_path: Path) -> None:

@@ -1,26 +1,36 @@
 """What the manifest remembers, and what a run that resumes does with it."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from prefrestore.engines.manifest import Entry, Manifest, verdict
-from prefrestore.files.fingerprints import InputFacts, fingerprint
+from prefrestore.files.fingerprints import InputFacts, file_hash, fingerprint
 from prefrestore.restoration.plan import Task, make_plan
+from prefrestore.restoration.standing import Standings, settings_for
 
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     (tmp_path / "a.png").write_bytes(b"picture")
-    (made,) = make_plan([tmp_path / "a.png"], tmp_path / "out", kept_suffixes=[".png"]).tasks
+    (made,) = make_plan([tmp_path / "a.png"], tmp_path / "out").tasks
     return made
+
+
+SETTINGS = {"seed": 0}
+
+
+def judged(task: Task, known: Entry | None, settings: str) -> str:
+    return verdict(task, known, settings, Standings(SETTINGS))
 
 
 def finish(task: Task) -> None:
     task.output.parent.mkdir(exist_ok=True)
     task.output.write_bytes(b"restored")
-    task.record.write_text("{}")
+    record = {"record": 1, "prefrestore": "0", "input": {"name": "a.png"}, "input_sha256": file_hash(task.source)}
+    task.record.write_text(json.dumps({**record, "files": {"output": "a.png"}, "run": settings_for(task, SETTINGS)}))
 
 
 def entry(task: Task, **changes: object) -> Entry:
@@ -57,37 +67,38 @@ def test_settings_differ_by_value_not_by_order() -> None:
 
 
 def test_what_is_done_is_left_out(task: Task) -> None:
-    assert verdict(task, None, "s") == verdict(task, entry(task), "s") == "new", "nothing is there yet"
+    assert judged(task, None, "s") == judged(task, entry(task), "s") == "new", "nothing is there yet"
     finish(task)
-    assert verdict(task, entry(task), "s") == "done"
-    assert verdict(task, None, "s") == "done", "made by a run without a manifest"
+    assert judged(task, entry(task), "s") == "done"
+    assert judged(task, None, "s") == "done", "made by a run without a manifest"
+    assert verdict(task, None, "s", Standings({"seed": 1})) == "new"
     task.record.unlink()
-    assert verdict(task, entry(task), "s") == "new"
+    assert judged(task, entry(task), "s") == "new"
 
 
 def test_other_settings_and_other_bytes_are_new(task: Task) -> None:
     finish(task)
     known = entry(task)
-    assert verdict(task, known, "t") == "new"
+    assert judged(task, known, "t") == "new"
     os.utime(task.source, ns=(1, 1))
-    assert verdict(task, known, "s") == "done", "touched, but the bytes are the same"
+    assert judged(task, known, "s") == "done", "touched, but the bytes are the same"
     task.source.write_bytes(b"PICTURE")
-    assert verdict(task, known, "s") == "new", "as long as before, other bytes"
+    assert judged(task, known, "s") == "new", "as long as before, other bytes"
     task.source.write_bytes(b"longer than it was")
-    assert verdict(task, known, "s") == "new"
+    assert judged(task, known, "s") == "new"
     task.source.unlink()
-    assert verdict(task, known, "s") == "new"
+    assert judged(task, known, "s") == "new"
 
 
 def test_failures_are_tried_again_and_killers_are_not(task: Task) -> None:
     finish(task)  # by an earlier run
     for status in ("failed", "lost"):
-        assert verdict(task, entry(task, status=status), "s") == "new"
+        assert judged(task, entry(task, status=status), "s") == "new"
     killer = entry(task, status="failed", set_aside=True)
-    assert verdict(task, killer, "s") == "set aside"
-    assert verdict(task, killer, "t") == "new"
+    assert judged(task, killer, "s") == "set aside"
+    assert judged(task, killer, "t") == "new"
     task.source.write_bytes(b"mended")
-    assert verdict(task, killer, "s") == "new"
+    assert judged(task, killer, "s") == "new"
 
 
 def test_facts_of_what_cannot_be_read_never_hold(tmp_path: Path) -> None:

@@ -17,7 +17,6 @@ from prefrestore.cli import app
 from prefrestore.engines.manifest import Manifest
 from prefrestore.engines.ray_data import restore_on_ray
 from prefrestore.errors import MissingDependencyError
-from prefrestore.pictures.encode import WRITABLE_SUFFIXES
 from prefrestore.restoration.batch import Outcome, count
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.plan import Task, make_plan
@@ -29,7 +28,7 @@ KILLED, KILLER = "p2", "p4"
 def test_without_ray_it_is_said_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     (tmp_path / "a.png").write_bytes(b"")
-    plan = make_plan([tmp_path / "a.png"], tmp_path / "out", kept_suffixes=[".png"])
+    plan = make_plan([tmp_path / "a.png"], tmp_path / "out")
     manifest = Manifest(tmp_path / "out" / "manifest.jsonl")
     with pytest.raises(MissingDependencyError, match=r"prefrestore\[ray\]"):
         list(restore_on_ray(plan.tasks, recipe(), manifest=manifest, settings={}))
@@ -133,7 +132,7 @@ def test_workers_die_and_nothing_is_lost_and_nothing_done_twice(
 ) -> None:
     out, notes = tmp_path / "out", tmp_path / "notes"
     notes.mkdir()
-    tasks = make_plan([photos], out, kept_suffixes=WRITABLE_SUFFIXES).tasks
+    tasks = make_plan([photos], out).tasks
     manifest = Manifest(out / "manifest.jsonl")
     settings = recipe().settings()
     made = list(restore_on_ray(tasks, mortal(recipe(), notes), manifest=manifest, settings=settings, workers=2))

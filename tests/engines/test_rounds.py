@@ -53,7 +53,7 @@ def tasks(tmp_path: Path) -> tuple[Task, ...]:
     (tmp_path / "in").mkdir()
     for name in ("a", "b", "c", "d", "e", "f", "g"):
         (tmp_path / "in" / f"{name}.png").write_text(name)
-    return make_plan([tmp_path / "in"], tmp_path / "out", kept_suffixes=[".png"]).tasks
+    return make_plan([tmp_path / "in"], tmp_path / "out").tasks
 
 
 @pytest.fixture
@@ -139,7 +139,7 @@ def test_a_changed_input_is_restored_again(tasks: tuple[Task, ...], manifest: Ma
 
 def test_a_bad_picture_is_told_once_and_tried_again_by_the_next_run(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "bad.png").write_text("no picture")
-    tasks = make_plan([tmp_path / "bad.png"], tmp_path / "out", kept_suffixes=[".png"]).tasks
+    tasks = make_plan([tmp_path / "bad.png"], tmp_path / "out").tasks
     for _ in range(2):
         workers = Workers()
         made = list(drive(tasks, workers, manifest=manifest, settings={}, skip_existing=True))

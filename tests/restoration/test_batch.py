@@ -67,15 +67,6 @@ def test_a_sentence_that_names_the_file_is_left_as_it_is(tmp_path: Path) -> None
     assert made[1].message == sentence
 
 
-def test_what_is_there_is_skipped_only_when_the_record_is_there_too(tmp_path: Path) -> None:
-    some = tasks(tmp_path, 2)
-    for path in (some[0].output, some[0].record, some[1].output):
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"")
-    made = list(run_tasks(some, fine, skip_existing=True))
-    assert [outcome.status for outcome in made] == ["skipped", "restored"]
-
-
 def test_no_more_tasks_than_jobs_are_in_hand(tmp_path: Path) -> None:
     lock, now, most = threading.Lock(), [0], [0]
     together = threading.Barrier(2)

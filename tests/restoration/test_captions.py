@@ -15,7 +15,7 @@ def tasks(tmp_path: Path) -> tuple[Task, ...]:
     for name in ("a.png", "b.png", "deep/a.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).touch()
-    return make_plan([tmp_path / "in"], tmp_path / "out", kept_suffixes=[".png"]).tasks
+    return make_plan([tmp_path / "in"], tmp_path / "out").tasks
 
 
 def captions(tasks: tuple[Task, ...], source: Path | str) -> dict[str, str | None]:

@@ -47,6 +47,16 @@ class Chosen(str, Enum):
     best = "best"
 
 
+class Format(str, Enum):
+    """What outputs are written as; the name's ending."""
+
+    jpg = "jpg"
+    png = "png"
+    webp = "webp"
+    tiff = "tiff"
+    avif = "avif"
+
+
 def numbers(text: str | None) -> tuple[int, ...] | None:
     """``0,2`` as numbers; raises typer.BadParameter for anything else."""
     if text is None:

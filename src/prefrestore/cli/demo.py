@@ -43,7 +43,6 @@ def main(
 ) -> None:
     """Degrade a photo, restore it, and say where the pictures are."""
     from prefrestore.cli.report import report
-    from prefrestore.pictures.encode import WRITABLE_SUFFIXES
     from prefrestore.pipeline.load import load_pipeline
     from prefrestore.restoration.batch import PhotoRestorer, run_tasks
     from prefrestore.restoration.options import RestoreOptions
@@ -58,14 +57,14 @@ def main(
         uncertainty=output / "after.uncertainty.png",
     )
     write_example(example.source)
-    plan = make_plan(photos or [], output / "photos", kept_suffixes=WRITABLE_SUFFIXES)
+    plan = make_plan(photos or [], output / "photos")
     tasks = [example, *plan.tasks]
     pipeline = load_pipeline(preset, None, "cpu", "float32")
     # The example's face is smaller than the model's: at twice the size, all that the model draws can be seen.
     twice = PhotoRestorer(pipeline, RestoreOptions(scale=2))
     as_it_is = PhotoRestorer(pipeline, RestoreOptions(), compare=True)
     outcomes = run_tasks(tasks, lambda task: (twice if task is example else as_it_is)(task))
-    well = report(outcomes, len(tasks), [sentence for _, sentence in plan.failed])
+    well = report(outcomes, len(tasks), [sentence for _, sentence in plan.failed], plan.notes)
     if example.record.is_file():
         show(example, output / "compare.png")
         typer.echo(f"look at {output / 'compare.png'}: before on the left, after on the right, the face below")

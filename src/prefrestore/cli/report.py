@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from prefrestore.restoration.batch import Outcome
 
 
-def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
+def report(outcomes: Iterable[Outcome], total: int, failed: Sequence[str], notes: Sequence[str] = ()) -> bool:
     """Print each outcome as it comes and the sums at the end; returns whether all went well.
 
     Args:
         total: how many outcomes there will be.
         failed: sentences about inputs that led to no picture at all.
+        notes: sentences about pictures that were left out.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -24,6 +25,8 @@ def report(outcomes: Iterable[Outcome], total: int, failed: list[str]) -> bool:
     # Names of files are printed as they are: no markup, no colours guessed, no folding.
     console = Console(markup=False, highlight=False, soft_wrap=True)
     errors = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    for sentence in notes:
+        errors.print(f"note: {sentence}", style="yellow")
     for sentence in failed:
         errors.print(f"failed: {sentence}", style="red")
     done = []
@@ -63,6 +66,8 @@ def _print_outcome(outcome: Outcome, console: Any, errors: Any) -> None:
     elif outcome.status == "restored":
         told = f"{outcome.restored} of {_faces(outcome.faces)}, {outcome.seconds:.1f} s"
         console.print(f"{outcome.source} -> {outcome.output}: {told}")
+    for note in outcome.notes:
+        errors.print(f"  note: {note}")
     for warning in outcome.warnings:
         errors.print(f"  warning: {warning}", style="yellow")
 

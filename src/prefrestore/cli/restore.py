@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli.choices import Chosen, Device, Engine, Offload, Precision, numbers
+from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, numbers
 from prefrestore.cli.report import report
 
 
 def restore(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for the results.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder, or for one photo a file.")],
     aligned: Annotated[bool, typer.Option("--aligned", help="Each input is one aligned square face.")] = False,
     faces: Annotated[
         str | None, typer.Option(metavar="0,2", help="Restore only these faces, counted from the left.")
@@ -47,6 +47,8 @@ def restore(
     background: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Super-resolution model (spandrel) for the rest.")
     ] = None,
+    kind: Annotated[Format | None, typer.Option("--format", help="Of the outputs, in place of the inputs'.")] = None,
+    suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put behind the outputs' names: _restored.")] = "",
     crops: Annotated[bool, typer.Option("--crops", help="Also write each face before and after.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also write before beside after.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Photos in hand at a time.")] = 2,
@@ -76,25 +78,26 @@ def restore(
         int | None, typer.Option(min=1, help="Of --engine ray: models; one a GPU, or one a machine.")
     ] = None,
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Leave out photos that have their output and record.")
+        bool,
+        typer.Option("--skip-existing", help="Leave out what was done before, from these bytes, so."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only find faces and say what would be written.")] = False,
 ) -> None:
     """Restore the faces in photos.
 
-    Each output keeps its input's name, in the input's format or PNG, with a record NAME.json beside it. A
+    Each output keeps its input's name, in the input's format or PNG or JPEG, with a record NAME.json beside it. A
     file that fails, or shows no face, is reported, the others are done, and the exit status is 1.
     """
     chosen = numbers(faces)
 
-    from prefrestore.pictures.encode import WRITABLE_SUFFIXES
-    from prefrestore.restoration.batch import PhotoRestorer, is_done, run_tasks
+    from prefrestore.restoration.batch import PhotoRestorer, run_tasks
     from prefrestore.restoration.captions import with_captions
     from prefrestore.restoration.options import RestoreOptions
     from prefrestore.restoration.plan import make_plan
     from prefrestore.restoration.recipe import Recipe
+    from prefrestore.restoration.standing import Standings
 
-    plan = make_plan(inputs, output, kept_suffixes=WRITABLE_SUFFIXES)
+    plan = make_plan(inputs, output, kind=kind.value if kind else None, name_suffix=suffix)
     if captions is not None:
         plan = replace(plan, tasks=with_captions(plan.tasks, captions))
     options = RestoreOptions(
@@ -133,16 +136,17 @@ def restore(
         outcomes = restore_on_ray(
             plan.tasks,
             recipe,
-            manifest=Manifest(output / MANIFEST_NAME),
-            settings=recipe.settings() | ({"captions": [task.caption for task in plan.tasks]} if captions else {}),
+            manifest=Manifest((output if output.is_dir() or not output.suffix else output.parent) / MANIFEST_NAME),
+            settings=recipe.settings(),
             skip_existing=skip_existing,
             jobs=jobs,
             device=device.value,
             workers=workers,
         )
     else:
-        work = bool(plan.tasks) and not dry_run and not (skip_existing and all(map(is_done, plan.tasks)))
+        earlier = Standings(recipe.settings()) if skip_existing else None
+        work = not dry_run and any(earlier is None or not earlier.is_done(task) for task in plan.tasks)
         restorer = recipe() if work else PhotoRestorer(None, options)
-        outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, skip_existing=skip_existing)
-    if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed]):
+        outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, earlier=earlier)
+    if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed], plan.notes):
         raise typer.Exit(1)

@@ -17,6 +17,7 @@ from prefrestore.errors import ImageWriteError
 from prefrestore.files.fingerprints import InputFacts, fingerprint
 from prefrestore.restoration.batch import Outcome, Status, is_done
 from prefrestore.restoration.plan import Task
+from prefrestore.restoration.standing import Standings
 
 MANIFEST_NAME = "manifest.jsonl"
 
@@ -39,6 +40,7 @@ class Entry:
     faces: int = 0
     restored: int = 0
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     tries: int = 1
     set_aside: bool = False
@@ -55,8 +57,8 @@ class Entry:
         """Raises ValueError for a line that holds no entry."""
         try:
             values = json.loads(line)
-            given = {**values, "input": InputFacts(**values["input"]), "warnings": tuple(values["warnings"])}
-            return cls(**given)
+            texts = {name: tuple(values.get(name, ())) for name in ("warnings", "notes")}
+            return cls(**{**values, **texts, "input": InputFacts(**values["input"])})
         except (TypeError, KeyError) as error:
             raise ValueError(f"no entry: {error}") from error
 
@@ -70,6 +72,7 @@ class Entry:
             faces=self.faces,
             restored=self.restored,
             warnings=self.warnings,
+            notes=self.notes,
             output=None if self.status == "failed" else Path(self.output),
             seconds=self.seconds,
         )
@@ -115,22 +118,22 @@ class Manifest:
                     file.seek(-1, os.SEEK_END)
                     if file.read(1) != b"\n":
                         line = f"\n{line}"
-                file.write(f"{line}\n".encode())
+                file.write(f"{line}\n".encode("utf-8", "backslashreplace"))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise ImageWriteError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
-def verdict(task: Task, entry: Entry | None, settings: str) -> Verdict:
+def verdict(task: Task, entry: Entry | None, settings: str, earlier: Standings) -> Verdict:
     """What a run that resumes does with a photo.
 
-    ``done``: output and record are there, and the manifest, where it knows the photo, knows it with these settings
-    (a fingerprint) and these bytes. ``set aside``: with these settings and bytes it ended the worker again and again.
-    ``new``: everything else.
+    ``done``: output and record are there, and the manifest knows the photo with these settings (a fingerprint) and
+    these bytes; where it does not know the photo, the record is asked. ``set aside``: with these settings and bytes it
+    ended the worker again and again. ``new``: everything else.
     """
     if entry is None:
-        return "done" if is_done(task) else "new"
+        return "done" if earlier.is_done(task) else "new"
     if entry.settings != settings or not entry.input.still_hold(task.source):
         return "new"
     if entry.set_aside:

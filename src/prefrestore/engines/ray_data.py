@@ -116,6 +116,7 @@ class PhotoWorker:
             faces=outcome.faces,
             restored=outcome.restored,
             warnings=outcome.warnings,
+            notes=outcome.notes,
             seconds=round(outcome.seconds, 3),
             worker=self._name,
             input=facts,

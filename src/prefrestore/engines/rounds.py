@@ -13,6 +13,7 @@ from prefrestore.engines.manifest import Entry, Manifest, verdict
 from prefrestore.files.fingerprints import InputFacts, fingerprint
 from prefrestore.restoration.batch import Outcome, is_done
 from prefrestore.restoration.plan import Task
+from prefrestore.restoration.standing import Standings, settings_for
 
 MAX_TRIES = 3
 
@@ -37,12 +38,14 @@ class _Version:
         return cls(stat.st_ino, stat.st_mtime_ns)
 
 
-def run_rounds(tasks: Sequence[Task], run: Round, *, settings: str, tries: int = MAX_TRIES) -> Iterator[Entry]:
+def run_rounds(
+    tasks: Sequence[Task], run: Round, *, settings: Mapping[str, str], tries: int = MAX_TRIES
+) -> Iterator[Entry]:
     """Run all tasks, those that were lost again, one at a time, up to ``tries`` times; yields an entry a task.
 
     Entries with the status ``lost`` come in between: the worker died and the photo is tried again. A photo that was
     lost after its record was written, which is the last thing written, is not done twice. One that was lost ``tries``
-    times is set aside as ``failed``.
+    times is set aside as ``failed``. settings: `fingerprint` of each task's settings, by the absolute source.
     """
     before = {task.source: _Version.of(task.record) for task in tasks}
     waiting = list(tasks)
@@ -53,7 +56,7 @@ def run_rounds(tasks: Sequence[Task], run: Round, *, settings: str, tries: int =
         for entry in run(waiting, number > 1):
             # Whatever is delivered twice was asked for once.
             if missing.pop(entry.source, None) is not None:
-                yield replace(entry, tries=number, settings=settings)
+                yield replace(entry, tries=number, settings=settings[entry.source])
         waiting = []
         for source, task in missing.items():
             lost = Entry(source=source, output=os.path.abspath(task.output), status="lost", tries=number)
@@ -65,7 +68,7 @@ def run_rounds(tasks: Sequence[Task], run: Round, *, settings: str, tries: int =
             else:
                 waiting.append(task)
                 lost = replace(lost, message=f"{source}: the worker died")
-            yield replace(lost, settings=settings, input=InputFacts.of(task.source))
+            yield replace(lost, settings=settings[source], input=InputFacts.of(task.source))
 
 
 def _from_record(task: Task, entry: Entry) -> Entry:
@@ -93,15 +96,19 @@ def drive(
         skip_existing: leave out what `prefrestore.engines.manifest.verdict` finds done; what it finds set aside is
             reported as it was.
     """
-    mark = fingerprint(settings)
+    marks = {os.path.abspath(task.source): fingerprint(settings_for(task, settings)) for task in tasks}
+    earlier = Standings(settings)
     known = manifest.read() if skip_existing else {}
     waiting: dict[str, Task] = {}
+    reasons: dict[str, str] = {}
     for task in tasks:
         source = os.path.abspath(task.source)
         entry = known.get(source)
-        found = verdict(task, entry, mark) if skip_existing else "new"
+        found = verdict(task, entry, marks[source], earlier) if skip_existing else "new"
         if found == "new":
             waiting[source] = task
+            if skip_existing:
+                reasons[source] = earlier.of(task).differs
         elif found == "set aside" and entry is not None:
             yield _outcome(entry, task)
         else:
@@ -109,10 +116,12 @@ def drive(
     if not waiting:
         return
     manifest.begin(settings)
-    for entry in run_rounds(list(waiting.values()), run, settings=mark):
+    for entry in run_rounds(list(waiting.values()), run, settings=marks):
         manifest.add(entry)
         if entry.status != "lost":
-            yield _outcome(entry, waiting[entry.source])
+            outcome = _outcome(entry, waiting[entry.source])
+            why = reasons.get(entry.source)
+            yield replace(outcome, notes=(why, *outcome.notes)) if why else outcome
 
 
 def _outcome(entry: Entry, task: Task) -> Outcome:

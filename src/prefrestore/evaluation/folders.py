@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.restoration.plan import PICTURE_SUFFIXES
+from prefrestore.pictures.formats import READABLE_SUFFIXES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def pictures_in(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         place = path.relative_to(folder)
-        if path.suffix.lower() not in PICTURE_SUFFIXES or any(part.startswith(".") for part in place.parts):
+        if path.suffix.lower() not in READABLE_SUFFIXES or any(part.startswith(".") for part in place.parts):
             continue
         name = place.with_suffix("").as_posix()
         if name in found:

@@ -14,39 +14,21 @@ from prefrestore.errors import ImageWriteError
 from prefrestore.files.atomic import written_beside
 from prefrestore.pictures import metadata
 from prefrestore.pictures.cmyk import rgb_to_cmyk
+from prefrestore.pictures.formats import (
+    HOLDS_16_BIT,
+    HOLDS_ALPHA,
+    HOLDS_CMYK,
+    HOLDS_METADATA,
+    LARGEST_SIDE,
+    WRITABLE_SUFFIXES,
+    format_of,
+)
 from prefrestore.pictures.tiff import write_tiff
+
+__all__ = ["WRITABLE_SUFFIXES", "write_photo"]
 
 if TYPE_CHECKING:
     from prefrestore.pictures.photo import Photo
-
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".jfif": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".tga": "TGA",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-    ".pnm": "PPM",
-}
-WRITABLE_SUFFIXES = frozenset(FORMATS)
-LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "TGA": 65_535}
-HOLDS_ALPHA = {"PNG", "TIFF", "WEBP", "TGA"}
-HOLDS_16_BIT = {"PNG", "TIFF"}
-HOLDS_CMYK = {"JPEG", "TIFF"}
-HOLDS_METADATA = {"JPEG", "PNG", "TIFF", "WEBP"}
-
-
-def format_of(path: str | Path) -> str:
-    """Pillow's name of the format that a name's ending stands for; ImageWriteError if there is none."""
-    suffix = Path(path).suffix.lower()
-    if suffix not in FORMATS:
-        raise ImageWriteError(f"{path}: cannot write '{suffix}' files; name one of {', '.join(sorted(FORMATS))}")
-    return FORMATS[suffix]
 
 
 def write_photo(photo: Photo, path: str | Path) -> tuple[str, ...]:

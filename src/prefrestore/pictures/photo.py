@@ -57,3 +57,17 @@ class Photo:
     def with_pixels(self, pixels: NDArray[Any], alpha: NDArray[Any] | None) -> Photo:
         """The same photo with other pixels (and possibly another size)."""
         return replace(self, pixels=pixels, alpha=alpha)
+
+    def about(self, pixels: NDArray[Any]) -> Photo:
+        """Another picture in this one's colours (its faces, a comparison): H x W x 3, with the profile and no more."""
+        if icc_space(self.icc) != "GRAY":
+            return Photo(pixels=pixels, icc=self.icc)
+        # A profile of greys fits one channel, which is enough unless something is drawn in colours.
+        if (pixels == pixels[..., :1]).all():
+            return Photo(pixels=np.ascontiguousarray(pixels[..., 0]), mode="L", icc=self.icc)
+        return Photo(pixels=pixels)
+
+
+def icc_space(icc: bytes | None) -> str:
+    """The colour space of a profile's data: ``RGB``, ``GRAY``, ``CMYK``, ``Lab``, ...; empty without a profile."""
+    return (icc or b"")[16:20].decode("latin-1").strip()

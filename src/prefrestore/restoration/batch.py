@@ -7,7 +7,7 @@ import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from prefrestore.errors import InvalidInputError, PrefRestoreError
 from prefrestore.files.atomic import written_beside
+from prefrestore.files.fingerprints import file_hash
 from prefrestore.restoration.plan import Task
+from prefrestore.restoration.standing import Standing, Standings, settings_for
 
 if TYPE_CHECKING:
     from prefrestore.faces.detect import Face, FaceDetector
@@ -34,6 +36,7 @@ class Outcome:
     are); ``no face``; ``planned`` (a dry run); ``skipped`` (the output was there); ``failed``.
     message: one sentence that names the file; empty when all went well.
     faces, restored: how many were found, and how many of those were restored.
+    notes: what of the file was not kept, and why it was done again; a sentence each.
     seconds: from reading to the last byte written.
     """
 
@@ -43,6 +46,7 @@ class Outcome:
     faces: int = 0
     restored: int = 0
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     output: Path | None = None
     seconds: float = 0.0
 
@@ -87,13 +91,21 @@ class PhotoRestorer:
         pipeline: a PrefRestorePipeline, or anything called like one. None makes a dry run: the photo is read
             and its faces are found, nothing is restored or written.
         crops, compare: also write each restored face before and after, and the picture before and after.
+        settings: what decides the results, JSON values, for the records; None: they do not say it, so that
+            ``--skip-existing`` does these pictures again.
     """
 
     def __init__(
-        self, pipeline: Any | None, options: RestoreOptions, *, crops: bool = False, compare: bool = False
+        self,
+        pipeline: Any | None,
+        options: RestoreOptions,
+        *,
+        crops: bool = False,
+        compare: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipeline = None if pipeline is None else SharedPipeline(pipeline)
-        self.options, self.crops, self.compare = options, crops, compare
+        self.options, self.crops, self.compare, self.settings = options, crops, compare, settings
         self._local = threading.local()
 
     def __call__(self, task: Task) -> Outcome:
@@ -101,6 +113,7 @@ class PhotoRestorer:
         from prefrestore.pictures.read import read_photo
         from prefrestore.restoration.photo import restore_photo
 
+        sha256 = file_hash(task.source) if task.source.is_file() else None
         photo = read_photo(task.source)
         if self.pipeline is None:
             faces = [] if self.options.aligned else self._detector().detect(photo.rgb8())
@@ -112,13 +125,14 @@ class PhotoRestorer:
             detector=self._detector(),
             embedder=self._embedder(),
         )
-        self._write(task, result)
+        notes = self._write(task, result, sha256)
         outcome = Outcome(
             source=task.source,
             status="restored" if result.restored else "unchanged",
             faces=len(result.faces),
             restored=len(result.restored),
             warnings=result.warnings,
+            notes=notes,
             output=task.output,
         )
         if not result.faces:
@@ -139,30 +153,41 @@ class PhotoRestorer:
         found = 1 if self.options.aligned else len(faces)
         return Outcome(source=task.source, status="planned", message=told, faces=found, output=task.output)
 
-    def _write(self, task: Task, result: PhotoResult) -> None:
+    def _write(self, task: Task, result: PhotoResult, sha256: str | None) -> tuple[str, ...]:
+        """Write everything about one picture; returns what of the input was not kept."""
         from prefrestore.pictures.encode import write_photo
-        from prefrestore.pictures.read import as_photo
         from prefrestore.restoration.record import write_record
 
+        files: dict[str, Any] = {"output": task.output.name}
         if self.crops:
+            files["crops"] = task.crops.name
             for face in result.restored:
                 for name, pixels in (("before", face.before), ("after", face.after)):
                     if pixels is not None:
-                        write_photo(as_photo(pixels), task.crops / f"{face.index}_{name}.png")
+                        write_photo(result.photo.about(pixels), task.crops / f"{face.index}_{name}.png")
         if self.compare:
-            write_photo(as_photo(result.compare()), task.compare)
+            files["compare"] = task.compare.name
+            write_photo(result.photo.about(result.compare()), task.compare)
         if result.heat is not None:
-            write_photo(as_photo(result.heat), task.uncertainty)
+            files["uncertainty"] = task.uncertainty.name
+            write_photo(result.photo.about(result.heat), task.uncertainty)
         untouched = not result.restored and self.options.scale == 1 and self.options.background is None
-        notes: tuple[str, ...] = ()
+        notes = result.before.notes
         if untouched and task.output.suffix == task.source.suffix:
             # Not even encoded again: the output is the input's bytes.
             with written_beside(task.output) as part:
                 shutil.copyfile(task.source, part)
+            written: tuple[str, ...] = ()
+            notes = ()
+            result = replace(result, before=replace(result.before, notes=()))
         else:
-            notes = write_photo(result.photo, task.output)
+            written = write_photo(result.photo, task.output)
         # Last: a record says that everything else is there, which --skip-existing relies on.
-        write_record(result, task.record, notes=notes)
+        made: dict[str, Any] = {"input_sha256": sha256, "files": files}
+        if self.settings is not None:
+            made["run"] = settings_for(task, self.settings)
+        write_record(result, task.record, notes=written, made=made)
+        return notes + written
 
     # OpenCV's networks hold their input, so each thread has its own.
     def _detector(self) -> FaceDetector:
@@ -188,9 +213,11 @@ def is_done(task: Task) -> bool:
 
 
 def run_tasks(
-    tasks: Sequence[Task], work: Callable[[Task], Outcome], *, jobs: int = 1, skip_existing: bool = False
+    tasks: Sequence[Task], work: Callable[[Task], Outcome], *, jobs: int = 1, earlier: Standings | None = None
 ) -> Iterator[Outcome]:
     """Do `work` for every task in `jobs` threads; outcomes come in the order of the tasks.
+
+    Pictures that `earlier` finds done are skipped; those that it finds done otherwise are done again, with a note.
 
     No more than `jobs` pictures are in memory at a time. An error of one task
     becomes its outcome: the sentence of an error raised on purpose; for any other error its type and its
@@ -201,10 +228,13 @@ def run_tasks(
 
     def guarded(task: Task) -> Outcome:
         started = time.monotonic()
-        if skip_existing and is_done(task):
-            return Outcome(source=task.source, status="skipped", output=task.output)
         try:
+            found = Standing(done=False) if earlier is None else earlier.of(task)
+            if found.done:
+                return Outcome(source=task.source, status="skipped", output=task.output)
             outcome = work(task)
+            if found.differs:
+                outcome = replace(outcome, notes=(found.differs, *outcome.notes))
         except PrefRestoreError as error:
             outcome = Outcome(source=task.source, status="failed", message=_naming(task.source, str(error)))
         except MemoryError:

@@ -182,13 +182,20 @@ class GatheringRestorer(PhotoRestorer):
     """
 
     def __init__(
-        self, pipeline: Any, options: RestoreOptions, *, faces_per_call: int, crops: bool = False, compare: bool = False
+        self,
+        pipeline: Any,
+        options: RestoreOptions,
+        *,
+        faces_per_call: int,
+        crops: bool = False,
+        compare: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         if options.samples_a_face > 1:
             raise InvalidInputError("the faces of several photos are put together with one sample a face only")
         options = replace(options, batch_size=faces_per_call)
         self._gathering = GatheringPipeline(pipeline, faces_per_call)
-        super().__init__(self._gathering, options, crops=crops, compare=compare)
+        super().__init__(self._gathering, options, crops=crops, compare=compare, settings=settings)
         # The gathering pipeline sees to it that one call runs at a time; behind a lock no two threads would meet.
         self.pipeline = self._gathering
 

@@ -5,31 +5,19 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefrestore.errors import InvalidInputError
-
-# What is taken out of a folder. A file that is named itself is tried whatever its name.
-PICTURE_SUFFIXES = frozenset(
-    {
-        ".avif",
-        ".bmp",
-        ".gif",
-        ".jfif",
-        ".jp2",
-        ".jpeg",
-        ".jpg",
-        ".pgm",
-        ".png",
-        ".pnm",
-        ".ppm",
-        ".tga",
-        ".tif",
-    }
-    | {".tiff", ".webp"}
+from prefrestore.pictures.formats import (
+    JPEG_XL_HINT,
+    READABLE_SUFFIXES,
+    WRITABLE_SUFFIXES,
+    is_unread_picture,
+    output_suffix,
 )
+from prefrestore.restoration.earlier import EarlierFiles, earlier_files
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,32 +37,47 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """tasks: in the order in which the inputs were named. failed: (what was named, one sentence)."""
+    """tasks: in the order in which the inputs were named. failed: (what was named, one sentence). notes: one sentence
+    for each kind of picture that lies in a folder and is left out.
+    """
 
     tasks: tuple[Task, ...]
     failed: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...] = ()
 
 
-def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iterable[str]) -> Plan:
+def make_plan(inputs: Sequence[str | Path], output: Path, *, kind: str | None = None, name_suffix: str = "") -> Plan:
     """Decide what is read and written.
 
     Args:
         inputs: files, glob patterns (``**`` crosses folders) and folders, which are walked; what lies in a
-            folder keeps its place below `output`, anything else is written into `output` itself.
-        kept_suffixes: name endings (lower case, with the dot) that can be written; others become ``.png``.
+            folder keeps its place below `output`, anything else is written into `output` itself. Of a folder, the
+            files that earlier runs wrote beside their pictures are left out, and what they wrote into `output`.
+        output: a folder; or, for inputs that lead to one picture, a name with an ending that can be written.
+        kind: the outputs' ending (``jpg``); None: the input's own where it can be written, else jpg or png.
+        name_suffix: put behind the outputs' names, before the ending.
 
     An output keeps its input's name. Where two would get the same one (also on file systems that ignore
     case), the later gets ``-2``. The record is ``NAME.json``, or ``NAME.SUFFIX.json`` for pictures that
     differ in their suffix only. What cannot be used (not there, an empty folder, an output that would replace
-    an input) is in `failed`. Raises InvalidInputError if `output` is a file.
+    an input) is in `failed`. Raises InvalidInputError if an input has no name, `output` cannot be a folder, or names
+    one file for several pictures.
     """
-    if output.exists() and not output.is_dir():
+    if any(str(named) == "" for named in inputs):
+        raise InvalidInputError("an input has an empty name; the current folder is '.'")
+    one = output.suffix.lower() in WRITABLE_SUFFIXES and not output.is_dir()
+    if output.exists() and not output.is_dir() and not one:
         raise InvalidInputError(f"the output {output} is a file, a folder is needed")
-    found, failed = _find(inputs, output)
-    kept = frozenset(kept_suffixes)
-    natural = [
-        output / (place if place.suffix.lower() in kept else place.with_name(f"{place.stem}.png")) for _, place in found
-    ]
+    folder = output.parent if one else output
+    search = _Search(folder if not one else None)
+    for named in inputs:
+        search.add(named)
+    found, failed = list(search.found.values()), search.failed
+    if one and (name_suffix or kind not in (None, output.suffix[1:])):
+        raise InvalidInputError(f"the output {output} has its whole name: no --suffix and no other --format go with it")
+    if one and len(found) > 1:
+        raise InvalidInputError(f"the output {output} is one file, but the inputs are {len(found)} pictures")
+    natural = [output] if one and found else [folder / _renamed(place, kind, name_suffix) for _, place in found]
     # Every name that some picture has of itself is taken before a second picture of one name gets a number.
     taken = {_key(path) for path in natural}
     given: set[str] = set()
@@ -89,7 +92,9 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
     tasks = []
     for source, path in wanted:
         if os.path.realpath(path) in sources:
-            failed.append((str(source), f"{source}: the output would replace an input, name another folder"))
+            whose = "itself" if os.path.realpath(path) == os.path.realpath(source) else "another input"
+            advice = "name another output folder, or --suffix _restored"
+            failed.append((str(source), f"{source}: the output would replace {whose}: {advice}"))
             continue
         name = path.stem if stems[_key(path.with_suffix(""))] == 1 else path.name
         tasks.append(
@@ -102,56 +107,87 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kept_suffixes: Iter
                 uncertainty=_free(path.parent, f"{name}.uncertainty", ".png", taken),
             )
         )
-    return Plan(tasks=tuple(tasks), failed=tuple(failed))
+    return Plan(tasks=tuple(tasks), failed=tuple(failed), notes=tuple(search.notes))
 
 
-def _find(inputs: Sequence[str | Path], output: Path) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
-    """(source, place relative to the output) of every picture once, and what could not be used."""
-    found: dict[str, tuple[Path, Path]] = {}
-    failed: list[tuple[str, str]] = []
-    inside = output.resolve()
-    for named in inputs:
+def _renamed(place: Path, kind: str | None, name_suffix: str) -> Path:
+    ending = f".{kind}" if kind is not None else output_suffix(place.suffix)
+    return place.with_name(f"{place.stem}{name_suffix}{ending}")
+
+
+@dataclass
+class _Search:
+    """What the inputs lead to. output: the folder whose earlier outputs are left out.
+
+    found: real path -> (source, place relative to the output). failed: (what was named, one sentence).
+    """
+
+    output: Path | None
+    found: dict[str, tuple[Path, Path]] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, named: str | Path) -> None:
         path = Path(named)
         if path.is_dir():
-            before = len(failed)
-            pictures = _walk(path, failed)
-            pictures = [picture for picture in pictures if not picture.resolve().is_relative_to(inside)]
-            if not pictures and len(failed) == before:
-                failed.append((str(named), f"{named} holds no picture"))
-            places = [(picture, picture.relative_to(path)) for picture in pictures]
+            places = [(picture, picture.relative_to(path)) for picture in self._pictures_in(path)]
         # A name with brackets may be a file's own: only what does not exist is read as a pattern.
         elif not os.path.lexists(path) and glob.has_magic(str(named)):
             matches = [Path(match) for match in sorted(glob.glob(str(named), recursive=True))]
             places = [(match, Path(match.name)) for match in matches if match.is_file()]
             if not places:
-                failed.append((str(named), f"nothing matches {named}"))
+                self.failed.append((str(named), f"nothing matches {named}"))
         elif os.path.lexists(path):
             places = [(path, Path(path.name))]
         else:
-            failed.append((str(named), f"there is no file {named}"))
-            continue
+            self.failed.append((str(named), f"there is no file {named}"))
+            return
         for source, place in places:
-            found.setdefault(os.path.realpath(source), (source, place))
-    return list(found.values()), failed
+            self.found.setdefault(os.path.realpath(source), (source, place))
 
+    def _pictures_in(self, folder: Path) -> list[Path]:
+        """Pictures in `folder` and below, sorted, without hidden ones and earlier outputs."""
+        before = len(self.failed)
+        pictures: list[Path] = []
+        unread: Counter[str] = Counter()
+        earlier = 0
+        for parent, folders, names in os.walk(folder, onerror=self._unreadable):
+            files = earlier_files(Path(parent, name) for name in names if name.lower().endswith(".json"))
+            folders[:] = [
+                name for name in folders if not name.startswith(".") and Path(parent, name) not in files.beside
+            ]
+            for name in names:
+                path = Path(parent, name)
+                if name.startswith("."):
+                    continue
+                if is_unread_picture(name):
+                    unread[path.suffix.lower()] += 1
+                elif path.suffix.lower() in READABLE_SUFFIXES:
+                    if self._is_earlier(path, files):
+                        earlier += 1
+                    elif path.exists() and not path.is_file():
+                        # Nobody may ever write into a pipe: whoever reads it waits without end.
+                        self.failed.append((str(path), f"{path} is no regular file"))
+                    else:
+                        pictures.append(path)
+        if unread:
+            kinds = ", ".join(f"{number} {suffix}" for suffix, number in sorted(unread.items()))
+            hint = f" ({JPEG_XL_HINT})" if ".jxl" in unread else ""
+            self.notes.append(f"{folder}: left out pictures of kinds that are not read here: {kinds}{hint}")
+        if earlier:
+            self.notes.append(f"{folder}: left out {earlier} pictures that earlier runs wrote")
+        if not pictures and len(self.failed) == before:
+            self.failed.append((str(folder), f"{folder} holds no picture that is read here"))
+        return sorted(pictures)
 
-def _walk(folder: Path, failed: list[tuple[str, str]]) -> list[Path]:
-    """Pictures in `folder` and below, sorted, hidden ones left out; folders that cannot be read go to
-    `failed`.
-    """
+    def _is_earlier(self, path: Path, files: EarlierFiles) -> bool:
+        if path in files.beside:
+            return True
+        within = self.output is not None and path.resolve().is_relative_to(self.output.resolve())
+        return within and path in files.outputs
 
-    def unreadable(error: OSError) -> None:
-        failed.append((str(error.filename), f"cannot read {error.filename}: {error.strerror}"))
-
-    pictures = []
-    for parent, folders, files in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures += [
-            Path(parent, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
-        ]
-    return sorted(pictures)
+    def _unreadable(self, error: OSError) -> None:
+        self.failed.append((str(error.filename), f"cannot read {error.filename}: {error.strerror}"))
 
 
 def _free(folder: Path, stem: str, suffix: str, taken: set[str]) -> Path:

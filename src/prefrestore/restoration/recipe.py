@@ -49,11 +49,10 @@ class Recipe:
             offload=self.offload,
             tile=self.tile,
         )
+        given: dict[str, Any] = {"crops": self.crops, "compare": self.compare, "settings": self.settings()}
         if self.batch_faces is None:
-            return PhotoRestorer(pipeline, options, crops=self.crops, compare=self.compare)
-        return GatheringRestorer(
-            pipeline, options, faces_per_call=self.batch_faces, crops=self.crops, compare=self.compare
-        )
+            return PhotoRestorer(pipeline, options, **given)
+        return GatheringRestorer(pipeline, options, faces_per_call=self.batch_faces, **given)
 
     def settings(self) -> dict[str, Any]:
         """What decides the results, as JSON values; weights and models by their hashes, the device left out."""

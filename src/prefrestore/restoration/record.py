@@ -128,16 +128,24 @@ class PhotoResult:
         }
 
 
-def write_record(result: PhotoResult, path: str | Path, *, notes: tuple[str, ...] = ()) -> None:
-    """Write the JSON record whole or not at all; ``notes``: what ``write_photo`` returned.
+def write_record(
+    result: PhotoResult, path: str | Path, *, notes: tuple[str, ...] = (), made: Mapping[str, Any] | None = None
+) -> None:
+    """Write the JSON record whole or not at all.
+
+    Args:
+        notes: what ``write_photo`` returned.
+        made: further keys: the input's hash (``input_sha256``), what the run was asked for (``run``), the names of what
+            it wrote, seen from the record (``files``).
 
     Raises ImageWriteError, naming the file, if it cannot be written.
     """
-    record = result.as_record()
+    record = {**result.as_record(), **(made or {})}
     record["notes"] += list(notes)
     text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written_beside(Path(path)) as part:
-        part.write_text(text, encoding="utf-8")
+        # Bytes of a name that are no text (lone surrogates here) become JSON's own escapes.
+        part.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def settings_of(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
