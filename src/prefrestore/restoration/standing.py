@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from prefrestore.files.fingerprints import differences, file_hash
+from prefrestore.files.fingerprints import file_hash, first_differences
 from prefrestore.restoration.earlier import read_record
 from prefrestore.restoration.plan import Task
 
@@ -64,9 +64,9 @@ class Standings:
             name = record["input"].get("name")
             what = "the input has changed" if name == task.source.name else f"the output was made from {name}"
             return _other(task, what)
-        unlike = differences(run, settings_for(task, self._settings))
+        unlike = first_differences(run, settings_for(task, self._settings))
         if unlike:
-            return _other(task, f"it was made with {'; '.join(unlike[:3])}{'; ...' if unlike[3:] else ''}")
+            return _other(task, f"it was made with {unlike}")
         return Standing(done=True)
 
 
