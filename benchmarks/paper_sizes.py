@@ -1,32 +1,18 @@
 """Parameters of the paper preset's components, without allocating them: ``python benchmarks/paper_sizes.py``."""
 
-from accelerate import init_empty_weights
-from torch import nn
-
-from prefrestore.models.semantic.ta_tok import TATok
-from prefrestore.pipeline.published.components import (
-    Architecture,
-    empty_autoencoder,
-    empty_connectors,
-    empty_transformer,
-)
-from prefrestore.pipeline.published.tensors import Info
-
-LANGUAGE_MODEL_WIDTH = 2048
+from prefrestore.pipeline.components import build_components
+from prefrestore.pipeline.presets import load_preset
 
 
 def main() -> None:
-    paper = Architecture.paper()
-    # SANA 1.5 normalises queries and keys: its files have this tensor.
-    normalised = {"transformer_blocks.0.attn1.norm_q.weight": Info((2240,), "BF16")}
-    transformer = empty_transformer("paper", normalised, paper.transformer)
-    with init_empty_weights():
-        tokenizer = TATok(code_dim=1, **paper.image_tokenizer)
-    rows: dict[str, nn.Module] = {
-        "denoiser": transformer,
-        "autoencoder": empty_autoencoder("paper", paper.autoencoder),
-        "vision encoder of TA-Tok": tokenizer.encoder,
-        "connectors": empty_connectors(LANGUAGE_MODEL_WIDTH, transformer),
+    preset = load_preset("paper")
+    networks = [name for name in preset.components if name != "text_tokenizer"]
+    parts = build_components(preset, dict.fromkeys(networks, "empty"))
+    rows = {
+        "denoiser": parts["transformer"],
+        "autoencoder": parts["autoencoder"],
+        "vision encoder of TA-Tok": parts["image_tokenizer"].encoder,
+        "connectors": parts["connectors"],
     }
     for name, module in rows.items():
         count = sum(parameter.numel() for parameter in module.parameters())

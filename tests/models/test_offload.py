@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.offload import STRIDE, compute_device, place
-from prefrestore.pipeline.build import random_pipeline
+from prefrestore.pipeline.build import build_pipeline
 from prefrestore.pipeline.pipeline import PrefRestorePipeline
 from prefrestore.pipeline.presets import load_preset
 
@@ -26,7 +26,7 @@ DEVICE = torch.device("cpu:0")
 
 def pipeline_of(published: bool) -> PrefRestorePipeline:
     """Tiny; in the published layout the LQ image is encoded by the autoencoder, and the flow starts from noise."""
-    pipeline = random_pipeline(load_preset("tiny"))
+    pipeline = build_pipeline(load_preset("tiny"))
     if published:
         pipeline.register_modules(lq_encoder=None)
         pipeline.register_to_config(start="noise", guidance_scale=2.0, solver="dpm")

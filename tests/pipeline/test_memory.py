@@ -8,9 +8,17 @@ from safetensors import safe_open
 from torch import nn
 
 from prefrestore.files.weights import bundled_folder
-from prefrestore.pipeline.build import load_preset_pipeline, random_pipeline
-from prefrestore.pipeline.empty import empty_components
-from prefrestore.pipeline.memory import ALLOWANCE, CHAT, WAYS, Counter, MemoryPlan, advice, plan_memory
+from prefrestore.pipeline.build import build_pipeline, load_preset_pipeline
+from prefrestore.pipeline.memory import (
+    ALLOWANCE,
+    CHAT,
+    WAYS,
+    Counter,
+    MemoryPlan,
+    advice,
+    empty_components,
+    plan_memory,
+)
 from prefrestore.pipeline.presets import load_preset
 
 GIB = 2**30
@@ -31,7 +39,7 @@ def test_allocations_are_counted_while_they_live() -> None:
 def test_tensors_without_contents_are_counted_like_real_ones() -> None:
     peaks = []
     for device in ("cpu", "meta"):
-        decoder = random_pipeline(load_preset("tiny")).autoencoder
+        decoder = build_pipeline(load_preset("tiny")).autoencoder
         decoder = nn.Module.to(decoder, device)
         with torch.no_grad(), Counter() as counter:
             decoder.decode(torch.zeros(2, 4, 8, 8, device=device))
@@ -40,7 +48,7 @@ def test_tensors_without_contents_are_counted_like_real_ones() -> None:
 
 
 def test_the_parts_of_tiny_are_those_of_the_pipeline() -> None:
-    pipeline = random_pipeline(load_preset("tiny"))
+    pipeline = build_pipeline(load_preset("tiny"))
     plan = plan_memory(load_preset("tiny"), batch=3, dtype=torch.float32)
     for part in plan.components:
         module = pipeline.components[part.name]

@@ -13,7 +13,7 @@ from prefrestore.data.identity import face_identity
 from prefrestore.data.mix import mix
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.fingerprints import differences, first_differences
-from prefrestore.pipeline.build import load_preset_pipeline, random_pipeline
+from prefrestore.pipeline.build import build_pipeline, load_preset_pipeline
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import autoencoder, encoder, everything, semantic
 from prefrestore.training.latents import PairsConfig, latent_pairs
@@ -119,7 +119,7 @@ def test_all_stages_refuse_finished_components_of_another_run(tmp_path: Path) ->
 def test_a_stage_that_starts_again_on_another_tokenizer_is_refused(tmp_path: Path) -> None:
     data, work = faces_in(tmp_path / "a", 0), tmp_path / "work"
     for seed in (0, 1):
-        random_pipeline(load_preset("tiny"), seed=seed).image_tokenizer.save_pretrained(work / "image_tokenizer")
+        build_pipeline(load_preset("tiny"), seed=seed).image_tokenizer.save_pretrained(work / "image_tokenizer")
         config = semantic.Config(data=(data,), output_dir=work, **TINY)
         if seed == 0:
             semantic.run(config)

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from prefrestore.data.faces import load_face_set
 from prefrestore.data.mix import mix
 from prefrestore.models.semantic.tokenizer import SemanticTokenizer
-from prefrestore.pipeline.build import new_language_model, new_text_tokenizer
+from prefrestore.pipeline.components import build_component, build_components
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import semantic as stage
 from prefrestore.training.images import to_signed
@@ -47,15 +47,19 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def image_tokenizer() -> SemanticTokenizer:
-    tokenizer = SemanticTokenizer(**load_preset("tiny").image_tokenizer)
-    return tokenizer.initialise(torch.Generator().manual_seed(0)).eval()
+    tokenizer: SemanticTokenizer = build_component(load_preset("tiny"), "image_tokenizer")
+    return tokenizer.initialise(torch.Generator().manual_seed(0))
 
 
 @pytest.fixture
 def objective(image_tokenizer: SemanticTokenizer) -> SemanticObjective:
-    preset = load_preset("tiny")
-    text = new_text_tokenizer(preset, [CAPTION])
-    return SemanticObjective(new_language_model(preset, len(text), seed=0), image_tokenizer, text, answer_position=None)
+    parts = build_components(
+        load_preset("tiny"),
+        {"image_tokenizer": image_tokenizer, "text_tokenizer": "new", "language_model": "new"},
+        trained=["language_model"],
+        captions=[CAPTION],
+    )
+    return SemanticObjective(**parts, answer_position=None)
 
 
 def config(data: Path, out: Path) -> Config:

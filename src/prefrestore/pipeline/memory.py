@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 from prefrestore.models.offload import STRIDE, TILE
 from prefrestore.models.semantic.decoding import FIRST_DRAFT, LONGEST_DRAFT
 from prefrestore.models.semantic.ta_tok import TATok
-from prefrestore.pipeline.empty import empty_components
+from prefrestore.pipeline.components import build_components
 from prefrestore.pipeline.presets import Preset
 
 ALLOWANCE = 2**30
@@ -140,6 +140,13 @@ class MemoryPlan:
     def fits(self, way: str, card: int, *, tile: bool = False) -> bool:
         """Whether it runs on a card of so many bytes."""
         return self.peak(way, tile=tile)[0] + ALLOWANCE <= card
+
+
+def empty_components(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
+    """The preset's networks by the pipeline's names, buffers and all on torch's meta device."""
+    networks = [name for name in preset.components if name != "text_tokenizer"]
+    parts = build_components(preset, dict.fromkeys(networks, "empty"), dtype=dtype)
+    return {name: nn.Module.to(part, "meta") for name, part in parts.items()}
 
 
 def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bfloat16) -> MemoryPlan:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-
 
 @dataclass(frozen=True, kw_only=True)
 class Config(StageConfig):
@@ -49,9 +47,7 @@ class Config(StageConfig):
 class AutoencoderObjective(nn.Module):
     """L1 in [-1,1] plus, if asked, LPIPS, on noisy latents."""
 
-    def __init__(
-        self, autoencoder: ResidualAutoencoder, *, latent_noise: float, perceptual: nn.Module | None, weight: float
-    ) -> None:
+    def __init__(self, autoencoder: Any, *, latent_noise: float, perceptual: nn.Module | None, weight: float) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.latent_noise = latent_noise
@@ -71,7 +67,7 @@ class AutoencoderObjective(nn.Module):
         return losses | {"loss": total}
 
 
-def round_trip_psnr(autoencoder: ResidualAutoencoder, faces: np.ndarray, batch: int = 8) -> float:
+def round_trip_psnr(autoencoder: Any, faces: np.ndarray, batch: int = 8) -> float:
     """Mean PSNR in dB of decode(encode(x)) over faces (N,H,W,3) uint8, in float32 and rounded to 8 bits."""
     values = []
     with torch.no_grad():
@@ -84,7 +80,7 @@ def round_trip_psnr(autoencoder: ResidualAutoencoder, faces: np.ndarray, batch: 
 
 
 def train(
-    autoencoder: ResidualAutoencoder,
+    autoencoder: Any,
     faces: np.ndarray,
     validation: np.ndarray,
     config: Config,
@@ -130,15 +126,14 @@ def train(
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train a new autoencoder of the preset's architecture and write ``output_dir/autoencoder``."""
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
+    from prefrestore.pipeline.components import build_component
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     mixed = load_training_mix(config.data, preset.face_size)
     faces = np.concatenate([np.asarray(part.images) for part in mixed.sets])
     validation = np.asarray(load_validation(config.data, preset.face_size).images)
-    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-    autoencoder = ResidualAutoencoder(**preset.autoencoder)
+    autoencoder = build_component(preset, "autoencoder", trained=["autoencoder"], seed=config.seed)
     perceptual = None
     if config.perceptual_weight > 0:
         from prefrestore.metrics.lpips import LPIPS

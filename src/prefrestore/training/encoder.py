@@ -37,9 +37,6 @@ from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.input_skip import InputSkip
-    from prefrestore.models.texture.lq_encoder import LatentEncoder
     from prefrestore.training.likeness import LikenessLoss
 
 Extended = TypeVar("Extended", bound=nn.Module)
@@ -92,11 +89,11 @@ class EncoderObjective(nn.Module):
 
     def __init__(
         self,
-        lq_encoder: LatentEncoder,
+        lq_encoder: Any,
         config: Config,
         *,
-        autoencoder: ResidualAutoencoder | None = None,
-        input_skip: InputSkip | None = None,
+        autoencoder: Any = None,
+        input_skip: Any = None,
         perceptual: nn.Module | None = None,
         likeness: LikenessLoss | None = None,
     ) -> None:
@@ -146,21 +143,19 @@ def first_weights(module: Extended, folder: Path) -> Extended:
     return module
 
 
-def new_objective(config: Config, autoencoder: ResidualAutoencoder) -> EncoderObjective:
+def new_objective(config: Config, autoencoder: Any) -> EncoderObjective:
     """The LQ encoder of the preset, new or continued, and the networks that its losses ask for."""
-    from prefrestore.models.texture.input_skip import InputSkip
-    from prefrestore.models.texture.lq_encoder import LatentEncoder
+    from prefrestore.pipeline.components import build_components
     from prefrestore.pipeline.presets import load_preset
 
-    torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-    lq_encoder = LatentEncoder(**load_preset(config.preset).lq_encoder)
+    names = ("lq_encoder", "input_skip") if config.decodes else ("lq_encoder",)
+    parts = build_components(load_preset(config.preset), dict.fromkeys(names, "new"), trained=names, seed=config.seed)
     if config.start_from is not None:
-        first_weights(lq_encoder, component_folder(config.start_from, "lq_encoder"))
+        first_weights(parts["lq_encoder"], component_folder(config.start_from, "lq_encoder"))
+        if "input_skip" in parts and (Path(config.start_from) / "input_skip").is_dir():
+            first_weights(parts["input_skip"], Path(config.start_from) / "input_skip")
     if not config.decodes:
-        return EncoderObjective(lq_encoder, config)
-    input_skip = InputSkip()
-    if config.start_from is not None and (Path(config.start_from) / "input_skip").is_dir():
-        first_weights(input_skip, Path(config.start_from) / "input_skip")
+        return EncoderObjective(parts["lq_encoder"], config)
     networks: dict[str, Any] = {}
     if config.perceptual_weight > 0:
         from prefrestore.metrics.lpips import LPIPS
@@ -171,20 +166,19 @@ def new_objective(config: Config, autoencoder: ResidualAutoencoder) -> EncoderOb
         from prefrestore.training.likeness import LikenessLoss
 
         networks["likeness"] = LikenessLoss(SFaceNetwork())
-    return EncoderObjective(lq_encoder, config, autoencoder=autoencoder, input_skip=input_skip, **networks)
+    return EncoderObjective(**parts, config=config, autoencoder=autoencoder, **networks)
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the LQ encoder behind the finished autoencoder; write ``lq_encoder`` and ``input_skip`` to the folder."""
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
     from prefrestore.models.texture.lq_encoder import lq_latents
+    from prefrestore.pipeline.components import build_component
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     accelerator = new_accelerator()
     folder = component_folder(config.output_dir, "autoencoder")
-    autoencoder = ResidualAutoencoder.from_pretrained(folder, torch_dtype=torch.float32).eval().requires_grad_(False)
-    autoencoder.to(accelerator.device)
+    autoencoder = build_component(preset, "autoencoder", folder).to(accelerator.device)
     objective = new_objective(config, autoencoder)
     lq_encoder, input_skip = objective.lq_encoder, objective.input_skip
     faces = load_training_faces(config.data, preset.face_size)

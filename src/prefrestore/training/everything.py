@@ -99,9 +99,8 @@ def run(
     def faces(component: str) -> str:
         names = load_preset(preset)
         read = component in ("image_tokenizer", "language_model")  # these look at faces of the tokenizer's size
-        return face_identity(
-            load_training_faces(data, names.image_tokenizer["image_size"] if read else names.face_size)
-        )
+        size = names.component("image_tokenizer").arguments["image_size"] if read else names.face_size
+        return face_identity(load_training_faces(data, size))
 
     for component, stage in (
         ("autoencoder", autoencoder),

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from prefrestore.models.texture.conditioning import Connectors
 from prefrestore.training.components import check_together, component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
 from prefrestore.training.identity import parameter_hash, run_identity, start_hash
@@ -26,12 +25,14 @@ from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_faces, load_validation
 from prefrestore.training.processes import new_accelerator
+from prefrestore.training.working import answer_zero, working_pipeline
 
 if TYPE_CHECKING:
-    from prefrestore.models.texture.input_skip import InputSkip
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 
+LEARNT = ("transformer", "connectors")
+"""The components that this stage trains."""
 SAMPLE_STEPS = 2
 """Steps of the second of the two restorations that the grids show; the first has one."""
 
@@ -82,58 +83,20 @@ class Config(PairsConfig, FlowLosses):
 
 def load_working_pipeline(config: Config) -> PrefRestorePipeline:
     """The finished components of ``output_dir`` around a denoiser that is new, or that of ``start_from``."""
-    from diffusers import SanaTransformer2DModel
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
-
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.lq_encoder import LatentEncoder
-    from prefrestore.pipeline.pipeline import PrefRestorePipeline
-    from prefrestore.pipeline.presets import load_preset
-
-    preset = load_preset(config.preset)
-
-    def finished(name: str) -> Path:
-        return component_folder(config.output_dir, name)
-
-    check_together(config.output_dir, ("lq_encoder",))
-    if config.start_from is not None:
-        check_together(config.start_from, ("transformer",))
-    language_model = Qwen3ForCausalLM.from_pretrained(finished("language_model"), dtype=torch.float32)
-    if config.start_from is None:
-        torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
-        transformer = SanaTransformer2DModel(**preset.transformer)
-        nn.init.zeros_(transformer.proj_out.weight)
-        nn.init.zeros_(transformer.proj_out.bias)
-        inner = preset.transformer["num_attention_heads"] * preset.transformer["attention_head_dim"]
-        connectors = Connectors(language_model.config.hidden_size, inner, preset.transformer["caption_channels"])
-    else:
-        transformer = SanaTransformer2DModel.from_pretrained(component_folder(config.start_from, "transformer"))
-        connectors = Connectors.from_pretrained(component_folder(config.start_from, "connectors"))
-    return PrefRestorePipeline(
-        image_tokenizer=SemanticTokenizer.from_pretrained(finished("image_tokenizer")).eval(),
-        text_tokenizer=PreTrainedTokenizerFast.from_pretrained(finished("text_tokenizer")),
-        language_model=language_model.eval(),
-        connectors=connectors,
-        autoencoder=ResidualAutoencoder.from_pretrained(finished("autoencoder")).eval(),
-        lq_encoder=LatentEncoder.from_pretrained(finished("lq_encoder")).eval(),
-        input_skip=finished_skip(config.output_dir),
-        transformer=transformer,
-        **preset.pipeline_config(),
-    )
-
-
-def finished_skip(output_dir: Path) -> InputSkip | None:
-    """The input skip of a working folder that has one; weights from before it have none."""
-    from prefrestore.models.texture.input_skip import InputSkip
-
-    folder = Path(output_dir) / "input_skip"
-    return InputSkip.from_pretrained(folder).eval().requires_grad_(False) if folder.is_dir() else None
+    first = config.start_from
+    if first is not None:
+        check_together(first, ("transformer",))
+    sources = {name: "new" if first is None else component_folder(first, name) for name in LEARNT}
+    pipeline = working_pipeline(config.preset, config.output_dir, sources, trained=LEARNT, seed=config.seed)
+    if first is None:
+        answer_zero(pipeline.transformer)
+    return pipeline
 
 
 def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
     """Hashes of what the run is given: of the autoencoder without its decoder where that is trained on."""
-    names = ["lq_encoder", "image_tokenizer", "language_model", *(["input_skip"] if pipeline.input_skip else [])]
+    frozen = ("lq_encoder", "image_tokenizer", "language_model", "input_skip")
+    names = [name for name in frozen if getattr(pipeline, name) is not None]
     hashes = {name: parameter_hash(getattr(pipeline, name)) for name in names}
     if config.start_from is not None:
         hashes["start"] = start_hash(config, pipeline.transformer, pipeline.connectors)
@@ -144,8 +107,6 @@ def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
     pipeline = load_working_pipeline(config)
-    for part in (pipeline.autoencoder, pipeline.lq_encoder, pipeline.language_model, pipeline.image_tokenizer):
-        part.requires_grad_(False)
     accelerator = new_accelerator()
     pipeline.to(accelerator.device)
     identity = run_identity(

@@ -12,14 +12,11 @@ from torch.nn import functional as F
 
 from prefrestore.metrics.lpips import random_view
 from prefrestore.models.texture import flow, sampler
-from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
+from prefrestore.models.texture.autoencoder import decoder_parts
+from prefrestore.models.texture.conditioning import Conditions, conditional_velocity, embed_latents
 from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
 
 if TYPE_CHECKING:
-    from diffusers import SanaTransformer2DModel
-
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.input_skip import InputSkip
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
     from prefrestore.training.likeness import LikenessLoss
 
@@ -55,18 +52,18 @@ class FlowObjective(nn.Module):
 
     def __init__(
         self,
-        transformer: SanaTransformer2DModel,
-        connectors: Connectors,
+        transformer: Any,
+        connectors: nn.Module,
         losses: FlowLosses,
         *,
         noise_scale: float,
         residual_std: float | None,
         start_from_lq: bool,
-        autoencoder: ResidualAutoencoder | None = None,
+        autoencoder: Any = None,
         perceptual: nn.Module | None = None,
         identity: LikenessLoss | None = None,
         discriminator: LatentDiscriminator | None = None,
-        input_skip: InputSkip | None = None,
+        input_skip: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.transformer, self.connectors, self.config = transformer, connectors, losses
@@ -92,13 +89,14 @@ class FlowObjective(nn.Module):
 
             networks["identity"] = LikenessLoss(SFaceNetwork())
         if losses.decoder_weight > 0:
-            for part in (pipeline.autoencoder.patch_decoder, pipeline.autoencoder.deep.decoder):
+            for part in decoder_parts(pipeline.autoencoder):
                 part.requires_grad_(True)
         if networks or losses.decoder_weight > 0:
             networks["autoencoder"] = pipeline.autoencoder
         if losses.adversarial_weight > 0:
-            torch.manual_seed(seed)  # layers draw their first weights from the global generator
-            networks["discriminator"] = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)  # layers draw their first weights from the global generator
+                networks["discriminator"] = LatentDiscriminator(pipeline.autoencoder.config.latent_channels)
         return cls(
             pipeline.transformer,
             pipeline.connectors,

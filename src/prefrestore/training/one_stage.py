@@ -33,10 +33,9 @@ from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
 from prefrestore.training.processes import main_process_first, new_accelerator
+from prefrestore.training.working import answer_zero
 
 if TYPE_CHECKING:
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.lq_encoder import LatentEncoder
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
 
 FINISHED = ("autoencoder", "lq_encoder", "image_tokenizer")
@@ -84,8 +83,8 @@ class OneStageObjective(nn.Module):
         self,
         semantics: semantic.SemanticObjective,
         flow: FlowObjective,
-        lq_encoder: LatentEncoder,
-        autoencoder: ResidualAutoencoder,
+        lq_encoder: Any,
+        autoencoder: Any,
         *,
         cross_entropy_weight: float = 1.0,
     ) -> None:
@@ -120,26 +119,20 @@ def new_pipeline(config: Config, captions: Sequence[str]) -> PrefRestorePipeline
         WeightsError: a finished component is missing.
         InvalidInputError: the tokenizer reads faces of another size than the denoiser restores.
     """
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
-    from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-    from prefrestore.models.texture.lq_encoder import LatentEncoder
-    from prefrestore.pipeline.build import random_pipeline
+    from prefrestore.pipeline.build import build_pipeline
+    from prefrestore.pipeline.components import build_components
     from prefrestore.pipeline.presets import load_preset
 
-    pipeline = random_pipeline(load_preset(config.preset), seed=config.seed, captions=captions)
-    classes: tuple[Any, ...] = (ResidualAutoencoder, LatentEncoder, SemanticTokenizer)
-    for name, kind in zip(FINISHED, classes, strict=True):
-        component = kind.from_pretrained(component_folder(config.output_dir, name))
-        pipeline.register_modules(**{name: component.eval().requires_grad_(False)})
+    preset = load_preset(config.preset)
+    finished = {name: component_folder(config.output_dir, name) for name in FINISHED}
+    # Drawn as a whole: the denoiser's first weights are those of a new pipeline with this seed.
+    pipeline = build_pipeline(preset, trained=_WRITTEN, seed=config.seed, captions=captions)
+    pipeline.register_modules(**build_components(preset, finished))
     if (side := pipeline.image_tokenizer.config.image_size) != pipeline.face_size:
         raise InvalidInputError(
             f"one stage needs one size: tokens are read at {side} px, faces have {pipeline.face_size}"
         )
-    # The denoiser starts by answering zero, as in the fidelity stage.
-    nn.init.zeros_(pipeline.transformer.proj_out.weight)
-    nn.init.zeros_(pipeline.transformer.proj_out.bias)
-    for name in _WRITTEN:
-        getattr(pipeline, name).requires_grad_(True).train()
+    answer_zero(pipeline.transformer)  # as in the fidelity stage
     return pipeline
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,9 +26,7 @@ from prefrestore.training.pairs import Faces, degraded_batch, load_training_face
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
-
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 # (queries (B,N+1,D), clean images (B,3,H,W) in [-1,1], generator) -> scalar. A module's parameters are
 # trained too.
@@ -67,9 +65,9 @@ class SemanticObjective(nn.Module):
 
     def __init__(
         self,
-        language_model: Qwen3ForCausalLM,
-        image_tokenizer: SemanticTokenizer,
-        text_tokenizer: PreTrainedTokenizerFast,
+        language_model: PreTrainedModel,
+        image_tokenizer: Any,
+        text_tokenizer: PreTrainedTokenizerBase,
         *,
         answer_position: int | None,
         flow_loss: FlowLoss | None = None,
@@ -131,7 +129,7 @@ def training_batch(faces: Faces, config: Config, step: int) -> dict[str, object]
     }
 
 
-def encode_all(image_tokenizer: SemanticTokenizer, images: np.ndarray, batch: int = 16) -> Tensor:
+def encode_all(image_tokenizer: Any, images: np.ndarray, batch: int = 16) -> Tensor:
     """Images (M,H,W,3) uint8 -> their tokens (M,N)."""
     pieces = (to_signed(images[i : i + batch]).to(image_tokenizer.device) for i in range(0, len(images), batch))
     return torch.cat([image_tokenizer.encode(piece).cpu() for piece in pieces])
@@ -188,16 +186,22 @@ def run(
     Args:
         flow_loss, flow_weight: the flow term of scales that have a denoiser, and its weight.
     """
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
-    from prefrestore.pipeline.build import new_language_model, new_text_tokenizer
+    from prefrestore.pipeline.components import build_component, build_components
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
-    image_tokenizer = SemanticTokenizer.from_pretrained(component_folder(config.output_dir, "image_tokenizer")).eval()
+    folder = component_folder(config.output_dir, "image_tokenizer")
+    image_tokenizer = build_component(preset, "image_tokenizer", folder)
     size, codes = image_tokenizer.config.image_size, image_tokenizer.config.codebook_size
     faces = load_training_faces(config.data, size)
-    text_tokenizer = new_text_tokenizer(preset, faces.captions_to_learn_from())
-    language_model = new_language_model(preset, len(text_tokenizer), seed=config.seed)
+    parts = build_components(
+        preset,
+        {"image_tokenizer": image_tokenizer, "text_tokenizer": "new", "language_model": "new"},
+        trained=["language_model"],
+        seed=config.seed,
+        captions=faces.captions_to_learn_from(),
+    )
+    text_tokenizer, language_model = parts["text_tokenizer"], parts["language_model"]
     if config.gradient_checkpointing:
         # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
         language_model.gradient_checkpointing_enable({"use_reentrant": False})

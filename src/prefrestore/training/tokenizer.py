@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,7 +27,6 @@ from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from prefrestore.data.mix import FaceMix
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 
 # A mirrored face's left eye is the right eye of the original: the order of the five points after a flip.
 MIRRORED_POINTS = (1, 0, 2, 4, 3)
@@ -60,9 +59,9 @@ class Config(StageConfig):
 
 
 class TokenizerObjective(nn.Module):
-    """The weighted sum of `SemanticTokenizer.losses`."""
+    """The weighted sum of the tokenizer's own ``losses``."""
 
-    def __init__(self, tokenizer: SemanticTokenizer, weights: dict[str, float]) -> None:
+    def __init__(self, tokenizer: Any, weights: dict[str, float]) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.weights = weights
@@ -123,9 +122,7 @@ def training_batch(faces: FaceMix, identities: list[np.ndarray], config: Config,
 
 
 @torch.no_grad()
-def measure(
-    tokenizer: SemanticTokenizer, images: Tensor, identity: Tensor, points: Tensor, batch: int = 32
-) -> dict[str, float]:
+def measure(tokenizer: Any, images: Tensor, identity: Tensor, points: Tensor, batch: int = 32) -> dict[str, float]:
     """What the codes of held-out faces keep.
 
     Returns:
@@ -150,11 +147,10 @@ def measure(
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the tokenizer and write ``output_dir/image_tokenizer``."""
-    from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+    from prefrestore.pipeline.components import build_component
     from prefrestore.pipeline.presets import load_preset
 
-    preset = load_preset(config.preset)
-    tokenizer = SemanticTokenizer(**preset.image_tokenizer)
+    tokenizer = build_component(load_preset(config.preset), "image_tokenizer", trained=["image_tokenizer"])
     tokenizer.initialise(torch.Generator().manual_seed(config.seed))
     size = tokenizer.config.image_size
     faces = load_training_mix(config.data, size)

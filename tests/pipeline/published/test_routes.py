@@ -18,6 +18,7 @@ from prefrestore.files.weights import verify
 from prefrestore.models.adapter import using_adapter
 from prefrestore.models.semantic.ta_tok import SimVQCodebook, TATok
 from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.pipeline.components import build_components
 from prefrestore.pipeline.pipeline import PrefRestorePipeline
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.pipeline.published import loading
@@ -168,9 +169,7 @@ def test_conversion_writes_small_shards_and_every_tensor(tiny: Tiny, tmp_path: P
         convert(tiny.assembled, destination, architecture=ARCHITECTURE, log=quiet)
 
 
-def test_conversion_holds_one_shard_in_memory(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_conversion_holds_one_shard_in_memory(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bytes of all tensors that were read and are still alive, whenever another one is read."""
     alive, most = [0], [0]
     read = SafetensorsFolder.read
@@ -224,13 +223,8 @@ def test_a_tokenizer_without_its_fast_file_gives_the_same_ids(tiny: Tiny, copy: 
 
 def test_the_paper_s_architecture_is_the_published_one() -> None:
     """Shapes that the description of the published files names."""
-    from accelerate import init_empty_weights
-
-    paper = Architecture.paper()
-    with init_empty_weights():
-        tokenizer = TATok(code_dim=8, **paper.image_tokenizer)
-        parts = loading.components.empty_autoencoder("paper", paper.autoencoder)
-        denoiser = loading.components.empty_transformer("paper", {}, paper.transformer)
+    names = ("image_tokenizer", "autoencoder", "transformer")
+    tokenizer, parts, denoiser = build_components(load_preset("paper"), dict.fromkeys(names, "empty")).values()
     assert tokenizer.num_tokens == 729 and tokenizer.encoder.config.num_hidden_layers == 26
     assert parts.spatial_compression_ratio == 32 and parts.config.scaling_factor == 0.41407
     assert denoiser.patch_embed.proj.weight.shape == (2240, 32, 1, 1)
@@ -251,7 +245,7 @@ def test_a_file_of_other_arguments(tmp_path: Path) -> None:
     file = tmp_path / "architecture.json"
     file.write_text('{"face_size": 1024}')
     assert Architecture.read(file).face_size == 1024
-    assert Architecture.read(file).transformer == load_preset("paper").transformer
+    assert Architecture.read(file).transformer == Architecture.paper().transformer
     file.write_text('{"faces": 1024}')
     with pytest.raises(WeightsError, match="faces"):
         Architecture.read(file)

@@ -14,7 +14,14 @@ from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
 if TYPE_CHECKING:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-__all__ = ["TeacherForced", "Written", "build_language_model", "teacher_forced", "write_tokens"]
+__all__ = [
+    "TeacherForced",
+    "Written",
+    "build_language_model",
+    "initialise_language_model",
+    "teacher_forced",
+    "write_tokens",
+]
 
 
 class TeacherForced(NamedTuple):
@@ -60,20 +67,25 @@ def teacher_forced(
 
 
 def build_language_model(config: Qwen3Config, generator: torch.Generator) -> Qwen3ForCausalLM:
-    """A new model whose weights come from ``generator`` alone.
+    """A new model whose weights come from ``generator`` alone, see `initialise_language_model`."""
+    from transformers import Qwen3ForCausalLM
+
+    model = Qwen3ForCausalLM(config)
+    initialise_language_model(model, generator)
+    return model
+
+
+@torch.no_grad()
+def initialise_language_model(model: Qwen3ForCausalLM, generator: torch.Generator) -> None:
+    """Draw all weights anew from ``generator``.
 
     Normal with the configuration's ``initializer_range``; the layers that add to the residual stream are
     divided by sqrt(2 layers) (GPT-2's rule), so that depth does not raise its variance.
     """
-    from transformers import Qwen3ForCausalLM
-
-    model = Qwen3ForCausalLM(config)
-    std, residual = config.initializer_range, (2 * config.num_hidden_layers) ** -0.5
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim < 2:
-                parameter.fill_(1)  # Qwen3 has no biases here: every vector is the weight of a norm
-                continue
-            scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
-            parameter.normal_(0, std * scale, generator=generator)
-    return model
+    std, residual = model.config.initializer_range, (2 * model.config.num_hidden_layers) ** -0.5
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            parameter.fill_(1)  # Qwen3 has no biases here: every vector is the weight of a norm
+            continue
+        scale = residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+        parameter.normal_(0, std * scale, generator=generator)

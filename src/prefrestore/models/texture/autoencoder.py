@@ -116,3 +116,10 @@ class ResidualAutoencoder(ModelMixin, ConfigMixin):
         rebuilt = (patches - mean) @ basis.T @ basis
         error = (rebuilt - (patches - mean)).square().mean() / 4  # [-1,1] has twice the range of [0,1]
         return float(-10 * torch.log10(error))
+
+
+def decoder_parts(autoencoder: nn.Module) -> tuple[nn.Module, ...]:
+    """The parts of an autoencoder, this one or diffusers' own, that make pictures of latents."""
+    if isinstance(autoencoder, ResidualAutoencoder):
+        return autoencoder.patch_decoder, autoencoder.deep.decoder
+    return (autoencoder.get_submodule("decoder"),)

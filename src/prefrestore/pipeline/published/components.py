@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from accelerate import init_empty_weights
-from diffusers import AutoencoderDC, SanaTransformer2DModel
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3Config
 
-from prefrestore.errors import WeightsError
-from prefrestore.models.semantic.ta_tok import TATok
-from prefrestore.models.texture.conditioning import Connectors
+from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.pipeline.components import build_component
+from prefrestore.pipeline.presets import load_preset
 from prefrestore.pipeline.published import layout
 from prefrestore.pipeline.published.tensors import Info
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+LAYOUT = "paper"
+"""The preset whose classes the published files hold."""
 
 MODEL_TYPES = ("blip3o_qwen", "blip3o_qwen_inference")
 
@@ -41,16 +38,12 @@ class Architecture:
 
     @classmethod
     def paper(cls) -> Architecture:
-        """The published scale, from the preset ``paper``."""
-        from prefrestore.pipeline.presets import load_preset
-
-        preset = load_preset("paper")
-        return cls(
-            image_tokenizer=preset.image_tokenizer,
-            transformer=preset.transformer,
-            autoencoder=preset.autoencoder,
-            face_size=preset.face_size,
-        )
+        """The published scale, from the preset ``paper``, without what its files say."""
+        preset = load_preset(LAYOUT)
+        parts = {name: dict(preset.component(name).arguments) for name in ("image_tokenizer", "transformer")}
+        del parts["image_tokenizer"]["code_dim"], parts["transformer"]["qk_norm"]
+        autoencoder = dict(preset.component("autoencoder").arguments)
+        return cls(autoencoder=autoencoder, face_size=preset.face_size, **parts)
 
     @classmethod
     def read(cls, file: Path) -> Architecture:
@@ -73,16 +66,17 @@ def read_json(file: Path) -> dict[str, Any]:
     return values
 
 
-@contextmanager
-def _refusal(name: str, what: str) -> Iterator[None]:
+def empty(name: str, component: str, arguments: Mapping[str, Any]) -> Any:
+    """A component without weights, of the published class and these arguments; ``name`` is of the file."""
     try:
-        yield
-    except Exception as error:  # every library has its own kinds
-        told = " ".join(str(error).split())
+        return build_component(load_preset(LAYOUT).with_arguments(component, arguments), component, "empty")
+    except InvalidInputError as error:
+        what = "denoiser" if component == "transformer" else component.replace("_", " ")
+        told = " ".join(str(error.__cause__ or error).split())
         raise WeightsError(f"{name}: the configuration of the {what} is not valid ({told})") from error
 
 
-def empty_image_tokenizer(name: str, infos: Mapping[str, Info], arguments: Mapping[str, Any]) -> TATok:
+def empty_image_tokenizer(name: str, infos: Mapping[str, Info], arguments: Mapping[str, Any]) -> Any:
     """TA-Tok without weights; the codebook's size is the file's.
 
     Args:
@@ -96,26 +90,18 @@ def empty_image_tokenizer(name: str, infos: Mapping[str, Info], arguments: Mappi
     size, dim = codebook.shape
     if arguments.get("codebook_size", size) != size:
         raise WeightsError(f"{name}: the codebook has {size} codes, not {arguments['codebook_size']}")
-    with _refusal(name, "image tokenizer"), init_empty_weights():
-        return TATok(**{**arguments, "codebook_size": size, "code_dim": dim}).eval()
+    return empty(name, "image_tokenizer", {**arguments, "codebook_size": size, "code_dim": dim})
 
 
-def empty_transformer(name: str, infos: Mapping[str, Info], arguments: Mapping[str, Any]) -> SanaTransformer2DModel:
+def empty_transformer(name: str, infos: Mapping[str, Info], arguments: Mapping[str, Any]) -> Any:
     """The denoiser without weights; whether queries and keys are normalised is the file's (SANA 1.5 does)."""
     values = dict(arguments)
     if "transformer_blocks.0.attn1.norm_q.weight" in infos:
         values["qk_norm"] = "rms_norm_across_heads"
-    with _refusal(name, "denoiser"), init_empty_weights():
-        return SanaTransformer2DModel(**values).eval()
+    return empty(name, "transformer", values)
 
 
-def empty_autoencoder(name: str, arguments: Mapping[str, Any]) -> AutoencoderDC:
-    """The autoencoder without weights."""
-    with _refusal(name, "autoencoder"), init_empty_weights():
-        return AutoencoderDC(**arguments).eval()
-
-
-def language_model_config(name: str, config: Mapping[str, Any]) -> Qwen3Config:
+def language_model_arguments(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """Qwen3's part of an assembled model's ``config.json``: no rope scaling, and a head of its own.
 
     Raises:
@@ -133,21 +119,17 @@ def language_model_config(name: str, config: Mapping[str, Any]) -> Qwen3Config:
     values = {k: v for k, v in config.items() if k in known and k not in ("model_type", "architectures", "dtype")}
     theta = values.pop("rope_theta", None) or config["rope_parameters"]["rope_theta"]
     values["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
-    with _refusal(name, "language model"):
-        return Qwen3Config(**{**values, "tie_word_embeddings": False})
+    return {**values, "tie_word_embeddings": False}
 
 
-def empty_language_model(config: Qwen3Config) -> Qwen3ForCausalLM:
-    """The language model without weights."""
-    with init_empty_weights():
-        return Qwen3ForCausalLM(config).eval()
-
-
-def empty_connectors(query_features: int, transformer: SanaTransformer2DModel) -> Connectors:
+def empty_connectors(name: str, query_features: int, transformer: Any) -> Any:
     """The connectors without weights, between the language model's width and the denoiser."""
-    inner = transformer.config.num_attention_heads * transformer.config.attention_head_dim
-    with init_empty_weights():
-        return Connectors(query_features, inner, transformer.config.caption_channels).eval()
+    arguments = {
+        "query_features": query_features,
+        "latent_features": transformer.config.num_attention_heads * transformer.config.attention_head_dim,
+        "condition_features": transformer.config.caption_channels,
+    }
+    return empty(name, "connectors", arguments)
 
 
 def infos_of(infos: Mapping[str, Info], keys: layout.Keys) -> dict[str, Info]:

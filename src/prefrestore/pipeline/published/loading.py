@@ -79,7 +79,7 @@ def open_assembled(folder: Path, architecture: Architecture, lora: Path | None =
     """
     name = str(folder)
     config = read_json(folder / "config.json")
-    language_config = components.language_model_config(name, config)
+    language = components.language_model_arguments(name, config)
     source = SafetensorsFolder(folder)
     keys = layout.split(source.infos)
     empty = [prefix for part, prefix in layout.PREFIXES.items() if not keys[part]]
@@ -94,10 +94,10 @@ def open_assembled(folder: Path, architecture: Architecture, lora: Path | None =
     transformer = components.empty_transformer(name, infos("transformer"), architecture.transformer)
     modules: dict[str, nn.Module] = {
         "image_tokenizer": tokenizer,
-        "language_model": components.empty_language_model(language_config),
-        "connectors": components.empty_connectors(language_config.hidden_size, transformer),
+        "language_model": components.empty(name, "language_model", language),
+        "connectors": components.empty_connectors(name, language["hidden_size"], transformer),
         "transformer": transformer,
-        "autoencoder": components.empty_autoencoder(name, architecture.autoencoder),
+        "autoencoder": components.empty(name, "autoencoder", architecture.autoencoder),
     }
     keys["image_tokenizer"] = layout.drop_unneeded(keys["image_tokenizer"], tokenizer)
     held, keys["connectors"] = keys["connectors"], layout.share_norm(keys["connectors"])
@@ -108,7 +108,7 @@ def open_assembled(folder: Path, architecture: Architecture, lora: Path | None =
     if len(held) == len(keys["connectors"]) and layout.norms_differ(source, held):
         notes.append(f"{folder}: the two connectors' norms differ; each connector uses its own")
     text_tokenizer = load_text_tokenizer(
-        folder, config, codes=tokenizer.config.codebook_size, rows=language_config.vocab_size
+        folder, config, codes=tokenizer.config.codebook_size, rows=language["vocab_size"]
     )
     if lora is None and (folder / ADAPTER_FOLDER).exists():
         lora = folder / ADAPTER_FOLDER
@@ -144,9 +144,7 @@ def open_ta_tok(file: Path, architecture: Architecture) -> Checkpoint:
         )
     keys = layout.drop_unneeded(keys, tokenizer)
     layout.check(source, {"image_tokenizer": (tokenizer, keys)})
-    return Checkpoint(
-        parts={"image_tokenizer": Part(tokenizer, keys, source)}, face_size=architecture.face_size
-    )
+    return Checkpoint(parts={"image_tokenizer": Part(tokenizer, keys, source)}, face_size=architecture.face_size)
 
 
 def _tokenizer_arguments(told: Any, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -171,13 +169,13 @@ def open_sana(folder: Path) -> Checkpoint:
     arguments = {part: _arguments(folder / part / "config.json") for part in ("transformer", "vae")}
     sources = {part: SafetensorsFolder(folder / part) for part in arguments}
     transformer = components.empty_transformer(str(folder), sources["transformer"].infos, arguments["transformer"])
-    modules = {"transformer": transformer, "vae": components.empty_autoencoder(str(folder), arguments["vae"])}
+    modules = {"transformer": transformer, "vae": components.empty(str(folder), "autoencoder", arguments["vae"])}
     parts = {}
     for part, module in modules.items():
         keys = {key: key for key in sources[part].infos}
         layout.check(sources[part], {part: (module, keys)})
         parts["autoencoder" if part == "vae" else part] = Part(module, keys, sources[part])
-    return Checkpoint(parts=parts, face_size=load_preset("paper").face_size)
+    return Checkpoint(parts=parts, face_size=load_preset(components.LAYOUT).face_size)
 
 
 def _arguments(file: Path) -> dict[str, Any]:
@@ -261,5 +259,5 @@ def align(transformer: SanaTransformer2DModel, folder: Path) -> None:
 
 def pipeline_arguments(checkpoint: Checkpoint, modules: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a pipeline of these components; the tuned encoder is the autoencoder's own."""
-    config = {**load_preset("paper").pipeline_config(), "face_size": checkpoint.face_size}
+    config = {**load_preset(components.LAYOUT).pipeline_config(), "face_size": checkpoint.face_size}
     return {**modules, "text_tokenizer": checkpoint.text_tokenizer, "lq_encoder": None, **config}
