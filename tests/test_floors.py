@@ -9,7 +9,7 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src"
 FLOORS = """
     errors files pictures faces metrics models pipeline degrade data restoration engines training preference evaluation
-    cli
+    serve cli
 """.split()
 """From the ground up: a module imports from its own floor and from those below it."""
 LONGEST = 300

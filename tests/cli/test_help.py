@@ -31,6 +31,7 @@ print("HEAVY:", [name for name in {heavy!r} if name in sys.modules])
         ["ablate", "--help"],
         ["info", "--help"],
         ["convert", "--help"],
+        ["serve", "--help"],
         ["preference", "--help"],
         ["preference", "fit", "--help"],
     ],

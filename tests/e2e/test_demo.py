@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefrestore.cli.demo import write_example, zoomed
+from prefrestore.cli.demo import zoomed
+from prefrestore.degrade.example import write_example
 
 
 def test_the_demo_writes_its_pictures_and_says_where(tmp_path: Path) -> None:

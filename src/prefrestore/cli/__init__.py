@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli import ablate, convert, degrade, evaluate, info, preference, restore, train
+from prefrestore.cli import ablate, convert, degrade, evaluate, info, preference, restore, serve, train
 from prefrestore.errors import PrefRestoreError
 
 app = typer.Typer(
@@ -43,6 +43,7 @@ app.add_typer(preference.app, name="preference")
 app.command("evaluate", no_args_is_help=True)(evaluate.evaluate)
 app.command("ablate", no_args_is_help=True)(ablate.ablate)
 app.command("convert", no_args_is_help=True)(convert.convert)
+app.command("serve")(serve.serve)
 app.command("info")(info.info)
 
 

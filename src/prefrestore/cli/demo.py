@@ -1,6 +1,6 @@
 """What ``make demo`` runs: a photo is degraded, restored the way ``prefrestore restore`` does it, and shown.
 
-The photo is scikit-image's ``astronaut``: Eileen Collins, NASA, public domain.
+The photo is that of `prefrestore.degrade.example`.
 """
 
 from __future__ import annotations
@@ -14,26 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from prefrestore.degrade import DegradationRange
     from prefrestore.restoration.plan import Task
-
-SEED = 7
-
-
-def damage() -> DegradationRange:
-    """What is done to the photo, one fixed draw: its 90 px face keeps who it is and loses what is fine."""
-    from prefrestore.degrade import DegradationRange
-
-    return DegradationRange(
-        name="demo",
-        reference_size=512,
-        blur_sigma=(2.0, 2.0),
-        kernel_size=41,
-        downsample=(2.5, 2.5),
-        noise=(7, 7),
-        jpeg=(50, 50),
-        anisotropic=0.0,
-    )
 
 
 def main(
@@ -43,6 +24,7 @@ def main(
 ) -> None:
     """Degrade a photo, restore it, and say where the pictures are."""
     from prefrestore.cli.report import report
+    from prefrestore.degrade.example import write_example
     from prefrestore.pipeline.load import load_pipeline
     from prefrestore.restoration.batch import PhotoRestorer, run_tasks
     from prefrestore.restoration.options import RestoreOptions
@@ -73,25 +55,6 @@ def main(
             typer.echo(f"look at {task.compare}")
     if not well:
         raise typer.Exit(1)
-
-
-def write_example(path: Path) -> None:
-    """The degraded photo, always the same bytes. MissingDependencyError without scikit-image."""
-    import numpy as np
-
-    from prefrestore.degrade import degrade
-    from prefrestore.errors import MissingDependencyError
-    from prefrestore.pictures.encode import write_photo
-    from prefrestore.pictures.read import as_photo
-
-    try:
-        from skimage import data
-    except ImportError as error:
-        raise MissingDependencyError(
-            "the demo's photo comes inside scikit-image: pip install 'prefrestore[demo]'"
-        ) from error
-    pair = degrade(data.astronaut(), damage(), np.random.default_rng(SEED))
-    write_photo(as_photo(pair.lq), path)
 
 
 def show(example: Task, path: Path) -> None:

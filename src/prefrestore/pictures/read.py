@@ -12,9 +12,10 @@ import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ _DAMAGE = (
 )
 # warnings.catch_warnings changes what the whole process sees, so one thread at a time may be inside.
 _OPENING = threading.Lock()
+T = TypeVar("T")
 
 
 def as_photo(picture: Photo | Path | str | Image.Image | NDArray[Any]) -> Photo:
@@ -73,12 +75,30 @@ def read_photo(path: str | Path) -> Photo:
     MAX_PIXELS, is an animation or has several pages, or has a pixel type without a meaning here (floating
     point).
     """
-    path = Path(path)
+    return _read(Path(path), _from_pillow)
+
+
+class Header(NamedTuple):
+    """What a file says before its pixels are read."""
+
+    size: tuple[int, int]
+    """Width and height as they are stored, whatever the orientation says."""
+    format: str
+    """Pillow's name of it."""
+
+
+def read_header(path: str | Path) -> Header:
+    """The header alone, for a look at what somebody sent; raises what `read_photo` would raise of it."""
+    return _read(Path(path), lambda image, _: Header(image.size, image.format or "PNG"))
+
+
+def _read(path: Path, take: Callable[[Image.Image, Path], T]) -> T:
+    """``take`` of the opened picture; what goes wrong is an ImageReadError."""
     try:
         with path.open("rb") as file:
             image = _open(file, path)
             with image:
-                return _from_pillow(image, path)
+                return take(image, path)
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{path} is not a picture of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -120,7 +120,7 @@ def restore_photo(
     # The published procedure has its own way from an aligned picture to the model's size.
     inputs = [rgb] if options.reference and options.aligned else crops
     restored = _run(pipeline, inputs, wanted, options, finish)
-    records, patches, heated, mask = [], [], [], blend.face_mask(size)
+    records, patches, heated, mask = [], {}, [], blend.face_mask(size)
     for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
         before = _uint8(_coded(crops[index]))
         record = FaceRecord(
@@ -149,21 +149,30 @@ def restore_photo(
                 spread=spread,
             )
             placed = align.rescale_output(matrix, options.scale)
-            patches.append(blend.Patch(drawn, placed, mask))
+            patches[index] = blend.Patch(drawn, placed, mask)
             if spread is not None and spread.map is not None:
                 heated.append(blend.Patch(overlay(drawn, spread.map), placed, mask))
         records.append(record)
 
+    one_channel = tone is not None and tone.curve is None
     if options.aligned:
         output = render_aligned(photo, patches[0].pixels, max(width, size) * options.scale)
     else:
-        output = render(photo, patches, options, one_channel=tone is not None and tone.curve is None)
+        output = render(photo, list(patches.values()), options, one_channel=one_channel)
     heat = None
     if options.uncertainty:
         over = _uint8(heated[0].pixels) if options.aligned else blend.paste(output.rgb8(), heated)
         heat = heat_picture(over, output.size)
     settings = settings_of(pipeline, options)
-    return PhotoResult(photo=output, before=photo, faces=tuple(records), settings=settings, heat=heat)
+    return PhotoResult(
+        photo=output,
+        before=photo,
+        faces=tuple(records),
+        settings=settings,
+        heat=heat,
+        patches=patches,
+        one_channel=one_channel,
+    )
 
 
 @cache

@@ -15,6 +15,7 @@ from prefrestore.files.atomic import written_beside
 from prefrestore.pictures.photo import Photo
 
 if TYPE_CHECKING:
+    from prefrestore.faces.blend import Patch
     from prefrestore.restoration.options import RestoreOptions, Upscaler
     from prefrestore.restoration.uncertainty.measure import FaceSpread
 
@@ -82,6 +83,10 @@ class PhotoResult:
     """Seed, steps, preset, weight hashes and whatever else decides the result; JSON values only."""
     heat: NDArray[np.uint8] | None = field(default=None, repr=False)
     """The output with the faces' uncertainty maps over them, H x W x 3, and a legend below; None if not asked for."""
+    patches: Mapping[int, Patch] = field(default_factory=dict, repr=False, compare=False)
+    """Number of each restored face -> what was put into the output, and where: enough to put it in again otherwise."""
+    one_channel: bool = False
+    """Whether they were put in as one channel, so that grey stays exactly grey."""
 
     @property
     def image(self) -> NDArray[Any]:

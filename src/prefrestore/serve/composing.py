@@ -1,0 +1,182 @@
+"""The pictures of a restoration, put together anew from what is kept: no model runs here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrestore.faces import blend
+from prefrestore.faces.align import Floats
+from prefrestore.files.atomic import written_beside
+from prefrestore.pictures.encode import write_photo
+from prefrestore.pictures.photo import Photo
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.render import render, render_aligned
+from prefrestore.restoration.strength import Layers, mixed
+from prefrestore.serve import facefiles
+from prefrestore.serve.restoring import read_original, restore_options
+from prefrestore.serve.schemas import Face, Restoration
+from prefrestore.serve.store import output_suffix, suffix_of
+
+# (guess, on, strength) of a face that nobody has changed: skipped, or restored.
+FIRST = ((None, False, 1.0), (0, True, 1.0))
+
+
+def is_first(one: Restoration) -> bool:
+    """Whether all is as it was restored: the result is then the file that was written."""
+    return all(not face.late and (face.guess, face.on, face.strength) in FIRST for face in one.faces)
+
+
+def shown(one: Restoration) -> dict[int, Face]:
+    """The faces that are to be seen restored, by their numbers."""
+    return {face.index: face for face in one.faces if face.on and face.guess is not None and face.strength > 0}
+
+
+def result_file(folder: Path, one: Restoration) -> Path:
+    """The finished picture with its strengths as they are, written if it is not there yet; its record beside it."""
+    if is_first(one):
+        return folder / f"photo{output_suffix(one.name)}"
+    path = folder / f"edited-{one.version}{output_suffix(one.name)}"
+    if path.is_file() and path.with_suffix(".json").is_file():
+        return path
+    for old in folder.glob("edited-*"):
+        old.unlink(missing_ok=True)
+    original = folder / f"original{suffix_of(one.name)}"
+    notes: tuple[str, ...] = ()
+    if not shown(one) and one.options.scale == 1 and original.suffix == path.suffix:
+        with written_beside(path) as part:
+            part.write_bytes(original.read_bytes())
+    else:
+        notes = write_photo(whole(folder, one), path)
+    record = json.loads((folder / "photo.json").read_text(encoding="utf-8"))
+    record["notes"] += [note for note in notes if note not in record["notes"]]
+    for entry, face in zip(record["faces"], one.faces, strict=True):
+        entry |= _changes(face)
+    with written_beside(path.with_suffix(".json")) as part:
+        part.write_text(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def _changes(face: Face) -> dict[str, Any]:
+    """What a record says of a face after choices were made."""
+    if face.guess is None:
+        return {}
+    guess = face.guesses[face.guess]
+    return {
+        "status": "restored" if face.on else "skipped",
+        "reason": None if face.on else "turned off",
+        "strength": face.strength,
+        "identity_similarity": None if guess.similarity is None else round(guess.similarity, 4),
+        "warnings": list(guess.warnings),
+        "made_with": guess.model_dump(include={"seed", "prompt", "fidelity", "steps", "preference"}),
+    }
+
+
+def whole(folder: Path, one: Restoration) -> Photo:
+    """The whole output at its strengths."""
+    photo, options, faces = read_original(folder, one), restore_options(one.options), shown(one)
+    if options.aligned:
+        return _whole_aligned(folder, one, photo)
+    patches, one_channel = {}, False
+    for index, face in faces.items():
+        place = facefiles.load_place(folder, index)
+        patches[index], one_channel = _patch(folder, face, place.matrix), place.one_channel
+    return _blended(photo, patches, _strengths(faces), options, one_channel)
+
+
+def _whole_aligned(folder: Path, one: Restoration, photo: Photo) -> Photo:
+    side, faces = one.output.size[0] if one.output else photo.size[0], shown(one)
+    without = photo.with_pixels(*(_resized(part, side, side) for part in (photo.pixels, photo.alpha)))
+    if not faces:
+        return without
+    full = render_aligned(photo, facefiles.load_guess(folder, 0, faces[0].guess or 0), side)
+    return full.with_pixels(_mixed(without.pixels, full.pixels, faces[0].strength), full.alpha)
+
+
+def region(folder: Path, one: Restoration, index: int, *, side: int, before: bool) -> NDArray[Any]:
+    """What the output shows where face ``index`` lies, at most ``side`` px long; ``before``: without any face."""
+    place = facefiles.load_place(folder, index)
+    faces = {} if before else {number: face for number, face in shown(one).items() if _touches(face, place.region)}
+    width, height = place.region[2:]
+    factor = min(1.0, side / max(width, height))
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    ground = _resized(place.ground, *size)
+    if one.options.aligned:
+        if not faces:
+            return ground
+        full = render_aligned(Photo(pixels=ground), facefiles.load_guess(folder, 0, faces[0].guess or 0), size[0])
+        return _mixed(ground, full.pixels, faces[0].strength)
+    patches = {}
+    for number, face in faces.items():
+        matrix = place.matrix if number == index else facefiles.load_place(folder, number).matrix
+        patches[number] = _patch(folder, face, moved(matrix, place.region[:2], (size[0] / width, size[1] / height)))
+    photo = Photo(pixels=ground)
+    return _blended(photo, patches, _strengths(faces), RestoreOptions(), place.one_channel).pixels
+
+
+def moved(matrix: Floats, corner: tuple[int, int], factor: tuple[float, float]) -> Floats:
+    """``matrix`` (2 x 3, photo to crop) for the part of the photo that begins at ``corner``, resized by ``factor``."""
+    scale = np.array(factor)
+    linear = matrix[:, :2]
+    return np.column_stack([linear / scale, matrix[:, 2] + linear @ (np.array(corner) + 0.5 / scale - 0.5)])
+
+
+def crop(folder: Path, face: Face, number: int, strength: float) -> NDArray[np.uint8]:
+    """The aligned face as restoration ``number`` shows it, at a strength: S x S x 3."""
+    after = facefiles.load_crop(folder, face.index, f"guess-{number}")
+    return after if strength == 1 else _mixed(facefiles.load_crop(folder, face.index, "before"), after, strength)
+
+
+def view(photo: Photo, side: int | None, path: Path) -> None:
+    """Write a picture that every browser shows: a JPEG, at most ``side`` px long, with nothing of the file's EXIF."""
+    width, height = photo.size
+    if side is not None and max(width, height) > side:
+        factor = side / max(width, height)
+        size = max(1, round(width * factor)), max(1, round(height * factor))
+        photo = photo.with_pixels(_resized(photo.pixels, *size), _resized(photo.alpha, *size))
+    write_photo(replace(photo, cmyk=None, exif=None, xmp=None, dpi=None, options={}), path)
+
+
+def _blended(
+    photo: Photo,
+    patches: Mapping[int, blend.Patch],
+    strengths: Mapping[int, float],
+    options: RestoreOptions,
+    one_channel: bool,
+) -> Photo:
+    full = render(photo, list(patches.values()), options, one_channel=one_channel)
+    if all(value == 1 for value in strengths.values()):
+        return full
+    without = render(photo, [], options, one_channel=one_channel)
+    return full.with_pixels(Layers(without=without.pixels, full=full.pixels, places=patches).at(strengths), full.alpha)
+
+
+def _patch(folder: Path, face: Face, matrix: Floats) -> blend.Patch:
+    pixels = facefiles.load_guess(folder, face.index, face.guess or 0)
+    return blend.Patch(pixels, matrix, blend.face_mask(len(pixels)))
+
+
+def _strengths(faces: Mapping[int, Face]) -> dict[int, float]:
+    return {index: face.strength for index, face in faces.items()}
+
+
+def _touches(face: Face, area: facefiles.Box) -> bool:
+    return face.region is not None and facefiles.overlap(face.region, area)
+
+
+def _mixed(without: NDArray[Any], full: NDArray[Any], strength: float) -> NDArray[Any]:
+    return full if strength == 1 else mixed(without, full, np.full(full.shape[:2], strength, np.float32))
+
+
+def _resized(pixels: Any, width: int, height: int) -> Any:
+    if pixels is None or pixels.shape[1::-1] == (width, height):
+        return pixels
+    smaller = width * height < pixels.shape[0] * pixels.shape[1]
+    return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LANCZOS4)

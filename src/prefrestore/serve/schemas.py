@@ -1,0 +1,243 @@
+"""What goes in and out as JSON, with examples for the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["queued", "running", "done", "failed"]
+Outcome = Literal["restored", "unchanged", "no face"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Steps = Annotated[int, Field(ge=1, le=50)]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
+Prompt = Annotated[str, Field(max_length=500)]
+
+
+class Asked(BaseModel):
+    """What a client sends: nothing unknown, no texts in place of numbers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Options(Asked):
+    """As the options of ``prefrestore restore``; all may be left out."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 7, "fidelity": 0.2, "scale": 2}]})
+
+    faces: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=500)] | None = Field(
+        default=None, description="Only these faces, counted from the left, whatever the rules say."
+    )
+    prompt: Prompt | None = Field(default=None, description="What the faces look like, in a sentence.")
+    steps: Steps | None = None
+    seed: Seed = 0
+    fidelity: Share | None = Field(default=None, description="0: most detail, 1: most faithful and smooth.")
+    guidance_scale: Annotated[float, Field(ge=-100, le=100)] | None = None
+    scale: Literal[1, 2, 4] = 1
+    aligned: bool = Field(default=False, description="The picture is one aligned square face.")
+    samples: Annotated[int, Field(ge=1, le=16)] | None = None
+    uncertainty: bool = False
+    choice: Literal["first", "medoid", "best"] | None = None
+
+
+class Progress(BaseModel):
+    """Where a restoration is: face ``face`` of the ``faces`` that were found."""
+
+    stage: Literal["waiting", "finding", "restoring", "writing", "done"] = "waiting"
+    face: int | None = None
+    faces: int | None = None
+
+
+class Guess(BaseModel):
+    """One restoration of one face."""
+
+    number: int
+    seed: int
+    prompt: str | None = None
+    fidelity: float | None = None
+    steps: int | None = None
+    preference: bool = Field(default=True, description="With the preference adapter, if the model has one.")
+    similarity: float | None = Field(default=None, description="SFace cosine with the face before, -1 to 1.")
+    warnings: list[str] = []
+
+
+class MapNumbers(BaseModel):
+    """Of an uncertainty map: the mean standard deviation, of pixels in 0..1."""
+
+    mean: float
+
+
+class Face(BaseModel):
+    """One face. ``box`` and ``points`` are pixels of the upright input, ``region`` pixels of the output."""
+
+    index: int
+    box: tuple[float, float, float, float]
+    points: list[tuple[float, float]]
+    score: float
+    status: Literal["restored", "skipped"]
+    reason: str | None = None
+    quality: float
+    similarity: float | None = None
+    warnings: list[str] = []
+    on: bool = False
+    strength: float = 1.0
+    guess: int | None = None
+    guesses: list[Guess] = []
+    late: bool = Field(
+        default=False, description="It was left alone at first, and restored when somebody asked for it."
+    )
+    region: tuple[int, int, int, int] | None = None
+    uncertainty: MapNumbers | None = None
+
+
+class Work(BaseModel):
+    """What is being made for one face of a finished restoration."""
+
+    kind: Literal["guesses", "uncertainty"]
+    face: int
+    status: Literal["queued", "running", "failed"] = "queued"
+    done: int = 0
+    of: int = 1
+    message: str = ""
+
+
+class Input(BaseModel):
+    """The uploaded file."""
+
+    size: tuple[int, int]
+    format: str
+    bytes: int
+
+
+class Output(BaseModel):
+    """The restored picture."""
+
+    size: tuple[int, int]
+
+
+class Restoration(BaseModel):
+    """One photo on its way. It is kept as it is, beside the pictures."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"id": "0f3c5a1e9b7d4c2f8a6e0b1d3c5f7a9e", "name": "aunt.jpg", "status": "queued", "position": 1}
+            ]
+        }
+    )
+
+    id: str
+    name: str
+    status: Status = "queued"
+    outcome: Outcome | None = None
+    message: str = ""
+    interrupted: bool = False
+    progress: Progress = Progress()
+    position: int | None = Field(default=None, description="0 runs, 1 is next; null when it does not wait.")
+    created: str
+    expires: str
+    seconds: float | None = None
+    version: int = 0
+    example: bool = False
+    options: Options = Options()
+    input: Input
+    output: Output | None = None
+    faces: list[Face] = []
+    work: Work | None = None
+
+
+class QueueState(BaseModel):
+    """How many photos wait or run, and how many may."""
+
+    length: int
+    limit: int
+
+
+class Restorations(BaseModel):
+    """All of them, newest first."""
+
+    restorations: list[Restoration]
+    queue: QueueState
+
+
+class FaceChange(Asked):
+    """What is changed about one face; what is left out stays."""
+
+    index: int = Field(ge=0)
+    strength: Share | None = None
+    on: bool | None = None
+    guess: Annotated[int, Field(ge=0)] | None = None
+
+
+class Changes(Asked):
+    """New strengths; no model runs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"faces": [{"index": 0, "strength": 0.4}]}]})
+
+    faces: Annotated[list[FaceChange], Field(max_length=500)]
+
+
+class GuessRequest(Asked):
+    """Other restorations of a face: four seeds that were not tried, if none are named."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"seeds": [1, 2, 3, 4]}]})
+
+    prompt: Prompt | None = None
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=8)] | None = None
+    fidelity: Share | None = None
+    steps: Steps | None = None
+    preference: bool = True
+
+
+class Token(Asked):
+    """The token that was printed when the service started."""
+
+    token: Annotated[str, Field(max_length=500)]
+
+
+class Model(BaseModel):
+    """Whether the model is there."""
+
+    status: Literal["loading", "ready", "failed"]
+    message: str = ""
+
+
+class Health(BaseModel):
+    """Whether the service can work."""
+
+    status: Literal["ok", "failed"]
+    model: Literal["loading", "ready", "failed"]
+
+
+class Limits(BaseModel):
+    """What is refused beyond."""
+
+    bytes: int
+    pixels: int
+    queue: int
+    keep_days: float
+    scales: list[int]
+    steps: int
+    samples: int
+
+
+class Info(BaseModel):
+    """What runs here."""
+
+    version: str
+    preset: str
+    device: str | None
+    weights: dict[str, str] | None
+    face_size: int | None
+    model: Model
+    limits: Limits
+    accepts: list[str]
+
+
+class ProblemDocument(BaseModel):
+    """RFC 9457."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
