@@ -72,7 +72,8 @@ export const beforeView = (photo, side) => address(`${of(photo.id)}/view/before$
 export const afterView = (photo, side) => address(`${of(photo.id)}/view/after?v=${photo.version}${side ? `&side=${side}` : ""}`);
 export const region = (photo, face) => address(`${of(photo.id)}/faces/${face}/region?v=${photo.version}`);
 export const faceBefore = (photo, face) => address(`${of(photo.id)}/faces/${face}/before`);
-export const faceAfter = (photo, face, number) => address(`${of(photo.id)}/faces/${face}/after?guess=${number}`);
+export const faceAfter = (photo, face, number, strength = 1) =>
+  address(`${of(photo.id)}/faces/${face}/after?guess=${number}&strength=${strength}`);
 export const doubtMap = (photo, face) => address(`${of(photo.id)}/faces/${face}/uncertainty`);
 
 /** Listen to the service: handlers by the event's name, and `open`. It connects again by itself. */

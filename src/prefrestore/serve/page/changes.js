@@ -21,6 +21,9 @@ export function rememberDrawn(photo, face) {
   store.remember(photo.id, `face ${face + 1} restored anyway`, () => send(photo.id, face, { on: false }));
 }
 
+/** Whether a change is on its way, so that what the service last said is not what the user last did. */
+export const pending = (id) => busy.has(id);
+
 async function send(id, face, change) {
   const changes = waiting.get(id) ?? new Map();
   changes.set(face, { ...changes.get(face), ...change });
@@ -31,13 +34,17 @@ async function send(id, face, change) {
     while (waiting.has(id)) {
       const now = waiting.get(id);
       waiting.delete(id);
-      store.put(await api.change(id, [...now].map(([index, values]) => ({ index, ...values }))));
+      const photo = await api.change(id, [...now].map(([index, values]) => ({ index, ...values })));
+      if (!waiting.has(id)) busy.delete(id); // before the page draws what it says
+      const known = store.get(id);
+      // An event with the same picture may have come first, and may know more.
+      if (known) store.put(known.version < photo.version ? photo : known);
     }
   } catch (error) {
     waiting.delete(id);
-    tell(error.message, { bad: true });
-  } finally {
     busy.delete(id);
+    tell(error.message, { bad: true });
+    if (store.get(id)) store.put(store.get(id)); // draws again what holds
   }
 }
 

@@ -1,8 +1,8 @@
 // The panel of one face: before and after, on or off, strength, likeness. What asks the model anew is in guesses.js.
 
 import * as api from "./api.js";
-import { changeFace } from "./changes.js";
-import { $, h, percent } from "./dom.js";
+import { changeFace, pending } from "./changes.js";
+import { $, h, percent, swap } from "./dom.js";
 import { Guesses } from "./guesses.js";
 import * as store from "./store.js";
 
@@ -35,6 +35,7 @@ export function closeFace() {
 class Panel {
   constructor(key, id, index, approach, preset) {
     this.key = key;
+    this.drag = false;
     const photo = () => store.get(id);
     this.title = h("h2", { id: "face-title", tabindex: "-1" });
     const close = h("button", { type: "button", class: "quiet close", "aria-label": "Close the face", onclick: closeFace }, "✕");
@@ -44,8 +45,10 @@ class Panel {
     this.before = h("img", { src: api.faceBefore({ id }, index), alt: `Face ${index + 1} before` });
     this.under = h("img", { src: api.faceBefore({ id }, index), alt: "" });
     this.after = h("img", { class: "over", alt: `Face ${index + 1} after` });
-    this.map = h("img", { class: "over", alt: `Face ${index + 1}: where the model guesses`, hidden: true });
-    this.blend = h("span", { class: "blend" }, this.under, this.after, this.map);
+    // While the slider moves, the browser blends (in sRGB); the service's own blend (in linear light) follows.
+    this.exact = h("img", { class: "over", alt: "", hidden: true });
+    this.map = h("img", { class: "over map", alt: `Face ${index + 1}: where the model guesses`, hidden: true });
+    this.blend = h("span", { class: "blend" }, this.under, this.after, this.exact, this.map);
     this.caption = h("figcaption", {});
     const pair = h("div", { class: "pair" },
       h("figure", {}, this.before, h("figcaption", {}, "before")),
@@ -59,7 +62,10 @@ class Panel {
     this.strength = h("input", {
       type: "range", id: "face-strength", min: "0", max: "100", step: "1",
       oninput: () => this.#slide(photo(), index),
-      onchange: () => { this.drag = null; },
+      onchange: () => {
+        this.drag = false;
+        if (!pending(id)) this.update(photo(), photo().faces[index]);
+      },
     });
     this.shown = h("output", { for: "face-strength" });
     this.settings = h("div", {},
@@ -81,9 +87,13 @@ class Panel {
   #slide(photo, index) {
     const strength = Number(this.strength.value) / 100;
     this.#blend(strength);
-    // The pushes of one drag are one step to undo; so are those of the arrow keys while nothing else happens.
-    this.drag ??= {};
-    changeFace(photo, index, { strength }, { label: `strength of face ${index + 1}`, key: this.drag });
+    this.exact.hidden = true;
+    this.drag = true;
+    // The pushes of one drag are one step to undo, and so are strokes of the arrow keys one after the other.
+    this.run ??= {};
+    clearTimeout(this.pause);
+    this.pause = setTimeout(() => { this.run = null; }, 1000);
+    changeFace(photo, index, { strength }, { label: `strength of face ${index + 1}`, key: this.run });
   }
 
   #blend(strength) {
@@ -102,7 +112,7 @@ class Panel {
     this.on.checked = face.on;
     this.strength.disabled = !face.on;
     this.blend.classList.toggle("off", !face.on);
-    if (!this.drag) {
+    if (!this.drag && !pending(photo.id)) {
       this.strength.value = Math.round(face.strength * 100);
       this.#blend(face.strength);
     }
@@ -111,10 +121,18 @@ class Panel {
     if (chosen) {
       const address = api.faceAfter(photo, face.index, face.guess);
       if (this.after.getAttribute("src") !== address) this.after.src = address;
+      this.#settle(photo, face);
     }
     this.alike.hidden = !drawn;
     if (drawn) this.#alike(face);
     this.guesses.update(photo, face);
+  }
+
+  async #settle(photo, face) {
+    const address = api.faceAfter(photo, face.index, face.guess, face.strength);
+    if (this.exact.getAttribute("src") !== address) this.exact.hidden = true;
+    await swap(this.exact, address);
+    this.exact.hidden = this.drag || this.exact.getAttribute("src") !== address;
   }
 
   #alike(face) {

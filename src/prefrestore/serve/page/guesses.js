@@ -6,6 +6,7 @@ import { h, tell } from "./dom.js";
 import * as store from "./store.js";
 
 const SIDE_BY_SIDE = 4;
+const FIDELITIES = [["", "as usual"], ["0", "all detail"], ["0.5", "in between"], ["1", "faithful and smooth"]];
 
 export class Guesses {
   constructor(id, index, preset, map) {
@@ -21,20 +22,23 @@ export class Guesses {
     this.work = h("div", { class: "field", hidden: true }, h("div", { class: "row" }, this.workText, stop), this.bar);
     this.grid = h("div", { class: "guesses", role: "group", "aria-label": "Guesses" });
     this.prompt = h("input", { type: "text", id: "face-prompt", maxlength: "300", autocomplete: "off" });
-    this.ask = h("button", { type: "submit" }, "Draw with it");
+    this.fidelity = h("select", { id: "face-fidelity" },
+      ...FIDELITIES.map(([value, text]) => h("option", { value }, text)));
+    this.ask = h("button", { type: "submit" }, "Draw it so");
     const form = h("form", {
       class: "prompt",
       onsubmit: (event) => {
         event.preventDefault();
-        if (this.prompt.value.trim()) this.#guess(this.prompt.value.trim());
-        else tell("Write first what the face shows.");
+        this.#guess({ prompt: this.prompt.value.trim() || null, fidelity: this.fidelity.value ? Number(this.fidelity.value) : null });
       },
-    }, h("label", { class: "field" }, "What the face shows", this.prompt), this.ask);
-    const honest = preset === "compact" || preset === "tiny"
-      ? h("p", { class: "small" }, "The built-in model does not heed this text yet: expect another guess, no more.") : null;
+    },
+    h("label", { class: "field" }, "Detail or faithfulness", this.fidelity),
+    h("label", { class: "field" }, "What the face shows", this.prompt),
+    preset === "compact" ? h("p", { class: "small" }, "The built-in model does not heed this text yet; the choice above it does.") : null,
+    this.ask);
     this.parts = [
       h("div", { class: "row" }, this.another, this.doubt), this.work, this.doubtText, this.grid,
-      h("details", {}, h("summary", {}, "Describe the face"), form, ...(honest ? [honest] : [])),
+      h("details", {}, h("summary", {}, "Draw it differently"), form),
     ];
   }
 
@@ -85,25 +89,27 @@ export class Guesses {
 
   #guessButton(photo, guess) {
     const alike = typeof guess.similarity === "number" ? guess.similarity.toFixed(2) : "unknown";
-    const warned = guess.warnings.length ? ", with a warning" : "";
-    const name = `Guess ${guess.number + 1}, likeness ${alike}${warned}${guess.prompt ? `, “${guess.prompt}”` : ""}`;
+    const fidelity = FIDELITIES.find(([value]) => value !== "" && Number(value) === guess.fidelity)?.[1];
+    const made = [fidelity, guess.prompt && `“${guess.prompt}”`].filter(Boolean).join(", ");
+    const warned = guess.warnings.length > 0;
     return h("button", {
-      type: "button", "data-number": guess.number, "aria-label": name, title: `seed ${guess.seed}`,
+      type: "button", "data-number": guess.number, title: `seed ${guess.seed}`,
       onclick: () => changeFace(store.get(this.id), this.index, { guess: guess.number }, { label: `guess of face ${this.index + 1}` }),
     },
-    h("img", { src: api.faceAfter(photo, this.index, guess.number), alt: "" }),
-    h("span", {}, `${guess.warnings.length ? "⚠ " : ""}${alike}`));
+    h("img", { src: api.faceAfter(photo, this.index, guess.number), alt: `Guess ${guess.number + 1}` }),
+    h("span", {}, `likeness ${alike}`), made ? h("span", {}, made) : null, warned ? h("span", {}, "with a warning") : null);
   }
 
-  /** As many seeds as make up a row of four with what is there; a face that was left alone gets one. */
-  async #guess(prompt = null) {
+  /** As many seeds as make up a row of four with what is there; one where the user says how, or the rules said no. */
+  async #guess(how = {}) {
     const photo = store.get(this.id);
     const { guesses } = photo.faces[this.index];
     const first = photo.options.seed ?? 0;
-    const next = Math.max(first, ...guesses.map((guess) => guess.seed + 1));
-    const wanted = guesses.length === 0 ? 1 : prompt ? 1 : SIDE_BY_SIDE - (guesses.length % SIDE_BY_SIDE);
+    const steered = Boolean(how.prompt) || typeof how.fidelity === "number";
+    const next = steered ? first : Math.max(first, ...guesses.map((guess) => guess.seed + 1));
+    const wanted = guesses.length === 0 || steered ? 1 : SIDE_BY_SIDE - (guesses.length % SIDE_BY_SIDE);
     const seeds = Array.from({ length: wanted }, (_, place) => next + place);
-    const asked = await this.#call(() => api.guess(this.id, this.index, { prompt, seeds }));
+    const asked = await this.#call(() => api.guess(this.id, this.index, { ...how, seeds }));
     if (asked && guesses.length === 0) rememberDrawn(photo, this.index);
   }
 
@@ -119,10 +125,10 @@ export class Guesses {
     this.another.focus();
   }
 
+  /** What the model does is told by the service's events; an answer to this call may be older than they are. */
   async #call(run) {
     try {
-      const photo = await run();
-      if (photo) store.put(photo);
+      await run();
       return true;
     } catch (error) {
       tell(error.message, { bad: true });

@@ -65,12 +65,12 @@ function announce(photo) {
   store.put(photo);
 }
 
+/** Drop what was removed while nobody listened; everything else comes as events. */
 async function reconcile() {
   try {
     const { restorations } = await api.list();
     const there = new Set(restorations.map((photo) => photo.id));
     for (const photo of store.all()) if (!photo.local && !there.has(photo.id)) store.drop(photo.id);
-    restorations.reverse().forEach(store.put);
   } catch (error) {
     tell(error.message, { bad: true });
   }
@@ -124,6 +124,7 @@ api.listen({
   removed: ({ id }) => store.drop(id),
   judgements,
   model: ({ status, message }) => {
+    store.setModel(status);
     if (status === "failed") tell(message, { bad: true });
   },
   open: () => {

@@ -113,6 +113,7 @@ async function remove(photo) {
 export function stateOf(photo) {
   if (photo.local) return photo.status === "failed" ? photo.message : sending.has(photo.id) ? "sending" : "waiting to be sent";
   const { status, outcome, progress, position } = photo;
+  if (status === "queued" && store.modelIs() === "loading") return "waiting for the model to load";
   if (status === "queued") return position > 1 ? `waiting, ${position - 1} before it` : "waiting";
   if (status === "running") {
     if (progress.stage === "restoring") return `restoring face ${progress.face} of ${progress.faces}`;

@@ -5,6 +5,7 @@ const listeners = new Set();
 const undos = new Map(); // id -> [{ label, run, key }], the newest last
 let chosen = null;
 let face = null;
+let model = "ready"; // or loading, or failed
 
 function changed() {
   for (const listener of listeners) listener();
@@ -14,6 +15,13 @@ export const subscribe = (listener) => listeners.add(listener);
 export const get = (id) => photos.get(id);
 export const current = () => photos.get(chosen) ?? null;
 export const currentFace = () => face;
+
+export const modelIs = () => model;
+
+export function setModel(status) {
+  model = status;
+  changed();
+}
 
 /** The oldest first; what is not yet sent comes last. */
 export function all() {

@@ -1,0 +1,255 @@
+"""The first page, by mouse: from a photo to a download."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+expect = pytest.importorskip("playwright.sync_api", reason="playwright is not installed").expect
+
+Opened = Callable[..., "Page"]
+Seen = Callable[..., Any]
+
+
+def documents(page: Page) -> list[dict[str, Any]]:
+    """What the service holds, the oldest first."""
+    listed = page.evaluate("async () => (await (await fetch('/api/v1/restorations')).json()).restorations")
+    return list(reversed(listed))
+
+
+def changed(page: Page, version: int) -> dict[str, Any]:
+    """The first document, once its picture was changed so often."""
+    for _ in range(600):
+        document = documents(page)[0]
+        if document["version"] >= version:
+            return document
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the picture has version {document['version']}, not {version}")
+
+
+def show_after(page: Page) -> None:
+    """Move the divider away, so that only the restored photo is seen; without the outlines."""
+    page.locator(".divider").press("Home")
+    if page.locator("[data-do=outlines]").get_attribute("aria-pressed") == "true":
+        page.locator("[data-do=outlines]").click()
+
+
+def test_a_photo_is_sent_and_restored(open_page: Opened, photo_file: Path) -> None:
+    page = open_page()
+    assert page.locator("#nothing").is_visible()
+    page.locator("#files").set_input_files(photo_file)
+    state = page.locator("#queue .state", has_text="2 of 2 faces restored")
+    state.wait_for()
+    assert page.locator(".outline").count() == 2
+    assert page.locator("#shown-title").text_content() == "two.png"
+    page.reload()
+    state.wait_for()
+
+
+def test_the_divider_moves_by_mouse_and_shows_both(restored: Opened, pixels: Seen) -> None:
+    page = restored()
+    page.locator(".world img[src*=after]").wait_for()
+    show_after(page)
+    after = pixels(page, "#stage")
+    page.locator(".divider").press("End")
+    before = pixels(page, "#stage")
+    assert np.abs(after - before).max() > 20
+    box = page.locator("#stage").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + box["width"] - 3, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 40, steps=5)
+    page.mouse.up()
+    assert page.locator(".divider").get_attribute("aria-valuenow") == "25"
+
+
+def test_zoom_and_pan(restored: Opened, pixels: Seen) -> None:
+    page = restored()
+    zoom = page.locator("[data-zoom]")
+    whole = zoom.text_content()
+    page.get_by_role("button", name="Zoom in").click()
+    assert zoom.text_content() != whole
+    page.locator("#stage").hover()
+    for _ in range(6):
+        page.mouse.wheel(0, -200)
+    before = pixels(page, "#stage")
+    box = page.locator("#stage").bounding_box()
+    assert box
+    page.mouse.move(box["x"] + 60, box["y"] + 60)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 160, box["y"] + 120, steps=4)
+    page.mouse.up()
+    assert np.abs(before - pixels(page, "#stage")).max() > 20
+    assert page.locator(".divider").get_attribute("aria-valuenow") == "50"  # it was the photo that moved
+    page.get_by_role("button", name="Whole photo").click()
+    assert zoom.text_content() == whole
+
+
+def test_a_face_is_turned_off_weakened_and_taken_back(restored: Opened, pixels: Seen) -> None:
+    page = restored()
+    version = documents(page)[0]["version"]
+    page.get_by_role("button", name="Face 1 of 2").click()
+    assert page.locator("#face-title").text_content() == "Face 1 of 2"
+    part = page.locator(".outline").first.bounding_box()
+    show_after(page)
+    full = pixels(page, "", part)
+
+    page.get_by_role("switch", name="Restore this face").click()
+    assert [face["on"] for face in changed(page, version + 1)["faces"]] == [False, True]
+    page.locator(".world img[src*=region]").wait_for(state="attached")  # the face's place, drawn over the photo
+    off = pixels(page, "", part)
+    page.locator(".divider").press("End")
+    before = pixels(page, "", part)
+    # The photo before comes as a JPEG, the face's place as a PNG.
+    assert np.abs(before - off).mean() < np.abs(before - full).mean() / 3
+    show_after(page)
+
+    page.get_by_role("switch", name="Restore this face").click()
+    changed(page, version + 2)
+    strength = page.get_by_role("slider", name="Strength")
+    strength.fill("40")
+    assert changed(page, version + 3)["faces"][0]["strength"] == 0.4
+    page.get_by_role("button", name="Undo").click()
+    assert changed(page, version + 4)["faces"][0]["strength"] == 1
+    expect(strength).to_have_value("100")
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").click()
+    face = changed(page, version + 5)["faces"][0]
+    assert (face["on"], face["strength"]) == (True, 1)
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+
+
+def test_another_guess_is_chosen(restored: Opened) -> None:
+    page = restored()
+    version = documents(page)[0]["version"]
+    page.get_by_role("button", name="Face 2 of 2").click()
+    page.get_by_role("button", name="Another guess").click()
+    guesses = page.get_by_role("group", name="Guesses").get_by_role("button")
+    expect(guesses).to_have_count(4)
+    sides = [guesses.nth(number).bounding_box() for number in range(4)]
+    assert len({round(box["y"]) for box in sides if box}) == 1  # side by side
+    guesses.nth(2).click()
+    assert changed(page, version + 1)["faces"][1]["guess"] == 2
+    expect(guesses.nth(2)).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Control+z")
+    assert changed(page, version + 2)["faces"][1]["guess"] == 0
+
+
+def test_a_guess_with_a_prompt_and_more_faithful(restored: Opened) -> None:
+    page = restored()
+    page.get_by_role("button", name="Face 1 of 2").click()
+    page.get_by_text("Draw it differently").click()
+    page.get_by_label("What the face shows").fill("a smiling woman")
+    page.get_by_label("Detail or faithfulness").select_option("faithful and smooth")
+    page.get_by_role("button", name="Draw it so").click()
+    page.locator(".guesses button").nth(1).wait_for()
+    made = documents(page)[0]["faces"][0]["guesses"][1]
+    assert (made["prompt"], made["fidelity"]) == ("a smiling woman", 1)
+
+
+def test_the_map_of_where_it_guesses(restored: Opened) -> None:
+    page = restored()
+    page.get_by_role("button", name="Face 1 of 2").click()
+    page.get_by_role("button", name="Where it guesses").click()
+    page.locator("#face .map[src]").wait_for(state="visible")
+    again = page.get_by_role("button", name="Where it guesses")
+    assert again.get_attribute("aria-pressed") == "true"
+    again.click()
+    assert page.locator("#face .map").is_hidden()
+
+
+def test_likeness_is_told_in_words(restored: Opened) -> None:
+    page = restored()
+    page.get_by_role("button", name="Face 1 of 2").click()
+    face = documents(page)[0]["faces"][0]
+    assert face["warnings"], "random weights should not draw the same person"
+    told = page.locator("#face .warning").all_text_contents()
+    assert len(told) == len(face["warnings"])
+    assert all(warning in text for warning, text in zip(face["warnings"], told, strict=True))
+    assert f"{face['similarity']:.2f}" in (page.locator("#face").text_content() or "")
+
+
+def test_one_download_and_all_as_a_zip(restored: Opened, photo_file: Path, tmp_path: Path) -> None:
+    page = restored()
+    with page.expect_download() as one:
+        page.get_by_role("link", name="Download", exact=True).click()
+    one.value.save_as(tmp_path / "one.png")
+    assert Image.open(tmp_path / "one.png").size == Image.open(photo_file).size
+    with page.expect_download() as record:
+        page.get_by_role("link", name="Record").click()
+    assert json.loads(Path(record.value.path()).read_text())["faces"]
+    with page.expect_download() as everything:
+        page.get_by_role("link", name="Download all").click()
+    names = zipfile.ZipFile(everything.value.path()).namelist()
+    assert any(name.endswith(".png") for name in names) and any(name.endswith(".json") for name in names)
+
+
+def test_a_file_that_is_no_photo_is_told_and_the_others_go_on(
+    open_page: Opened, photo_file: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "notes.jpg"
+    bad.write_text("no picture")
+    page = open_page()
+    page.locator("#files").set_input_files([bad, photo_file])
+    told = page.locator("#queue li", has_text="notes.jpg").locator(".state.bad")
+    told.wait_for()
+    assert told.text_content()
+    page.locator("#queue li:not(:has-text('notes.jpg'))").last.get_by_text("2 of 2 faces restored").wait_for()
+    errors = page.get_by_role("button", name="Remove notes.jpg")
+    errors.click()
+    told.wait_for(state="detached")
+
+
+def test_dropping_pasting_cancelling_and_removing(open_page: Opened, photo_file: Path) -> None:
+    page = open_page()
+    page.locator("#queue .state", has_text="restored").first.wait_for()
+    there = len(documents(page))
+    expect(page.locator("#queue li")).to_have_count(there)
+    give = """([data, name, kind]) => {
+        const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+        const given = new DataTransfer();
+        given.items.add(new File([bytes], name, { type: "image/png" }));
+        const event = kind === "drop" ? new DragEvent("drop", { dataTransfer: given, bubbles: true, cancelable: true })
+          : new ClipboardEvent("paste", { clipboardData: given, bubbles: true });
+        document.body.dispatchEvent(event);
+    }"""
+    noise = io.BytesIO()
+    Image.open(photo_file).rotate(180).save(noise, "PNG")
+    for name, kind in (("dropped.png", "drop"), ("pasted.png", "paste")):
+        page.evaluate(give, [base64.b64encode(noise.getvalue()).decode(), name, kind])
+        page.locator("#queue li", has_text=name).wait_for()
+    page.locator("#files").set_input_files([photo_file] * 8)
+    cancel = page.get_by_role("button", name="Cancel two.png").last
+    cancel.click()
+    expect(page.locator("#queue li")).to_have_count(there + 2 + 8 - 1)
+    expect(page.locator("#queue .state", has_text="restored")).to_have_count(there + 2 + 8 - 1)
+    assert len(documents(page)) == there + 2 + 7
+    last = page.locator("#queue li").last
+    last.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert page.locator("#queue li").count() == there + 9
+    last.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    expect(page.locator("#queue li")).to_have_count(there + 8)
+
+
+def test_nothing_is_asked_of_another_machine(open_page: Opened, service: str) -> None:
+    asked: list[str] = []
+    page = open_page()
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(f"{service}/#judge")
+    page.reload()
+    page.wait_for_timeout(500)
+    assert asked and all(url.startswith((service, "blob:", "data:")) for url in asked)
