@@ -75,13 +75,13 @@ class Client:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    """Of the service; a test may replace it."""
+    """Of a service of the test's own."""
     return Settings(folder=tmp_path / "served", preset="tiny", device="cpu", example=False)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serving() -> Iterator[Callable[[Settings], Client]]:
-    """Start a service with other settings."""
+    """Start a service; all of them end with the session."""
     running: list[TestClient] = []
 
     def start(settings: Settings) -> Client:
@@ -98,7 +98,16 @@ def serving() -> Iterator[Callable[[Settings], Client]]:
         http.__exit__(None, None, None)
 
 
-@pytest.fixture
-def client(settings: Settings, serving: Callable[[Settings], Client]) -> Client:
-    """A running service."""
-    return serving(settings)
+@pytest.fixture(scope="session")
+def client(tmp_path_factory: pytest.TempPathFactory, serving: Callable[[Settings], Client]) -> Client:
+    """A running service that tests share."""
+    folder = tmp_path_factory.mktemp("served")
+    return serving(Settings(folder=folder, preset="tiny", device="cpu", example=False))
+
+
+@pytest.fixture(scope="session")
+def aunt(client: Client, photo: bytes) -> dict[str, Any]:
+    """A restored photo of the shared service, with five guesses of its one face."""
+    document = client.restored(photo, options='{"seed": 3}')
+    assert client.post(f"/restorations/{document['id']}/faces/0/guesses", json={}).status_code == 202
+    return client.settled(document["id"])

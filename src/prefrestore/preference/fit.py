@@ -70,8 +70,20 @@ def judged_reliability(scorer: PreferenceScorer, judgements: Sequence[Judgement]
     return reliability(margins) if margins else None
 
 
-def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+def run(
+    config: Config,
+    *,
+    log: Callable[[str], None] = print,
+    after_step: Callable[[dict[str, float]], bool] | None = None,
+) -> Trainer:
     """Read, hold out, train, write ``output_dir/scorer``, and print accuracy and calibration before and after.
+
+    How many judgements there were, and the held-out accuracies, are also in ``output_dir/fit.json``.
+
+    Args:
+        config: see `Config`.
+        log: prints a line.
+        after_step: see `prefrestore.training.loop.Trainer`.
 
     Raises:
         InvalidInputError: see `read_judgements` and `hold_out`; before anything is trained.
@@ -85,7 +97,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     log(f"held out {split.rule}")
     check_same_run(config, judgements)
     scorer = first_scorer(config.start_from, config.seed)
-    _report("before training, held out", judged_reliability(scorer, split.held_out), log)
+    before = judged_reliability(scorer, split.held_out)
+    _report("before training, held out", before, log)
     size = scorer.config.image_size
     loop = LoopConfig(
         output_dir=config.output_dir / "runs" / "judged",
@@ -96,7 +109,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         ema_decay=0.99,
         seed=config.seed,
     )
-    trainer = Trainer(ScorerObjective(scorer), lambda step: judged_batch(split.train, size, config, step), loop)
+    objective = ScorerObjective(scorer)
+    trainer = Trainer(
+        objective, lambda step: judged_batch(split.train, size, config, step), loop, after_step=after_step
+    )
     trainer.fit()
     with trainer.averaged_weights():
         save_scorer(scorer, config.output_dir / "scorer")
@@ -104,7 +120,21 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     _report("after training, held out", table, log)
     if table is not None:
         reliability_diagram(table, "held-out judgements").save(config.output_dir / "reliability.png")
+    summary = {
+        "judgements": len(judgements),
+        "train": len(split.train),
+        "held_out": len(split.held_out),
+        "rule": split.rule,
+        "before": _figures(before),
+        "after": _figures(table),
+    }
+    with written_beside(config.output_dir / "fit.json") as part:
+        part.write_text(json.dumps(summary, indent=2) + "\n")
     return trainer
+
+
+def _figures(table: Reliability | None) -> dict[str, float] | None:
+    return None if table is None else {"pairs": table.n, "accuracy": table.accuracy}
 
 
 def check_same_run(config: Config, judgements: Sequence[Judgement]) -> None:

@@ -16,7 +16,7 @@ from starlette.types import Scope
 from prefrestore import __version__
 from prefrestore.serve import problems
 from prefrestore.serve.problems import Problem, log_defect
-from prefrestore.serve.routes import about, faces, restorations
+from prefrestore.serve.routes import about, faces, judgements, restorations
 from prefrestore.serve.security import Guard
 from prefrestore.serve.service import Service
 from prefrestore.serve.settings import Settings
@@ -52,8 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.service = service
     problems.install(app)
     api = APIRouter(prefix="/api/v1")
-    for routes in (restorations.router(service), faces.router(service), about.router(service)):
-        api.include_router(routes)
+    for subject in (restorations, faces, judgements, about):
+        api.include_router(subject.router(service))
     app.include_router(api)
 
     @app.get("/", include_in_schema=False)

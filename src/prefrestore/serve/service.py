@@ -10,7 +10,9 @@ from typing import BinaryIO
 from prefrestore.errors import InvalidInputError
 from prefrestore.serve import uploads
 from prefrestore.serve.events import Broadcast, Event
+from prefrestore.serve.fitting import ABOUT, Fitting
 from prefrestore.serve.jobs import Job, Jobs
+from prefrestore.serve.judgements import Judging
 from prefrestore.serve.model import Model
 from prefrestore.serve.problems import Problem, logger
 from prefrestore.serve.restoring import Restorer
@@ -43,6 +45,8 @@ class Service:
             removed=lambda id: self.broadcast.publish(Event("removed", id, f'{{"id":"{id}"}}')),
         )
         self.restorer = Restorer(self.store, self.model)
+        self.judging = Judging(settings.folder, self.store)
+        self.fitting = Fitting(settings.folder, self.judging, self.jobs, self.tell_judgements)
         self.pictures = threading.BoundedSemaphore(AT_ONCE)
 
     def shown(self, one: Restoration) -> Restoration:
@@ -57,6 +61,19 @@ class Service:
     def model_event(self) -> Event:
         """How the model is."""
         return Event("model", None, self.model.state.model_dump_json())
+
+    def tell_judgements(self) -> None:
+        """Tell everybody how many judgements there are, and how the fit is."""
+        state = self.judging.state(self.fitting.fit)
+        self.broadcast.publish(Event("judgements", None, state.model_dump_json()))
+
+    def clear_judgements(self) -> None:
+        """Remove all judgements; Problem 409 while a scorer is fitted to them."""
+        if self.jobs.find(ABOUT) is not None:
+            raise Problem(409, "a scorer is being fitted to the judgements: wait for it, or cancel it")
+        self.judging.clear()
+        self.fitting.fit = None
+        self.tell_judgements()
 
     def _tell(self, one: Restoration) -> None:
         self.broadcast.publish(self.event(one))
