@@ -147,7 +147,7 @@ def test_metadata_survives(tmp_path: Path, suffix: str) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_deep_pictures_are_turned_too(tmp_path: Path, orientation: int, suffix: str) -> None:
-    from prefrestore.pictures.metadata import upright
+    from prefrestore.pictures.decode import upright
 
     pixels = grid(dtype=np.uint16)
     path = tmp_path / f"x{suffix}"

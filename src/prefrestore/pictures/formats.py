@@ -50,8 +50,9 @@ HOLDS_16_BIT = frozenset({"PNG", "TIFF"})
 HOLDS_CMYK = frozenset({"JPEG", "TIFF"})
 HOLDS_METADATA = frozenset({"JPEG", "PNG", "TIFF", "WEBP", "AVIF"})
 """ICC profile, EXIF and XMP."""
-HOLDS_DPI = frozenset({"JPEG", "PNG", "TIFF", "BMP"})
 HAS_QUALITY = frozenset({"JPEG", "WEBP", "AVIF"})
+ALWAYS_COLOUR = frozenset({"WEBP", "AVIF"})
+"""Grey pictures are written in these as equal channels."""
 
 
 def format_of(path: str | Path) -> str:

@@ -1,62 +1,82 @@
-"""Photos from files.
+"""Photos from files, bytes and streams.
 
-Read: what Pillow reads, one picture a file, up to ``MAX_PIXELS``. Greyscale, 16-bit, alpha, CMYK and palettes
-become one of four forms (grey or RGB, 8 or 16 bits), and go back to what they were where the output's format
-can hold it.
+Read: what Pillow reads (and HEIC, and JPEG XL where its package is installed), up to ``MAX_PIXELS``. Greyscale,
+16-bit, alpha, CMYK and palettes become one of four forms (grey or RGB, 8 or 16 bits), and go back to what they were
+where the output's format can hold it.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import stat
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from prefrestore.errors import ImageReadError, InvalidInputError
-from prefrestore.pictures import metadata
-from prefrestore.pictures.cmyk import Cmyk, cmyk_to_rgb
-from prefrestore.pictures.opencv import quiet_opencv
-from prefrestore.pictures.photo import Photo
+from prefrestore.pictures import exif as exif_block
+from prefrestore.pictures.decode import decode, deep_content, upright
+from prefrestore.pictures.extras import extras_of
+from prefrestore.pictures.formats import JPEG_XL_HINT, has_jpeg_xl, register_readers
+from prefrestore.pictures.photo import Photo, icc_space
+from prefrestore.pictures.tiff import exif_of_tiff, page_kind
+
+Source = str | Path | bytes | bytearray | memoryview | IO[bytes]
+"""What a picture is read from: a file's name, a file's content, or an open file that can be read."""
 
 # Twice Pillow's MAX_IMAGE_PIXELS, the line at which Pillow itself refuses a picture as a decompression bomb:
 # half a gigabyte as 8-bit RGB. A 30,000 x 5,900 panorama opens, a 30,000 x 30,000 square of a few kilobytes
 # does not.
 MAX_PIXELS = 178_956_970
+# More dots per inch than this is no resolution, and JPEG has no number for it.
+_MAX_DPI = 65_535
 _DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
     EOFError,
-    IndexError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    NotImplementedError,
     struct.error,
     zlib.error,
 )
-# warnings.catch_warnings changes what the whole process sees, so one thread at a time may be inside.
+"""What decoders raise at damaged files."""
+# These run other programs or hold no pixels of their own.
+_NEVER = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
+# Files of several pictures, one of which is the photo: further views, layers, sizes.
+_ONE_OF_MANY = {"MPO": "pictures", "HEIF": "pictures", "PSD": "layers", "ICO": "sizes", "ICNS": "sizes"}
+_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+# warnings.catch_warnings and Pillow's limit change what the whole process sees, so one thread at a time may be inside.
 _OPENING = threading.Lock()
-T = TypeVar("T")
 
 
-def as_photo(picture: Photo | Path | str | Image.Image | NDArray[Any]) -> Photo:
-    """Any kind of picture as a Photo: a path is read; an array is H x W, H x W x 3 (RGB) or x 4 (RGBA), 8 or
-    16 bits.
+def as_photo(picture: Photo | Source | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Any kind of picture as a Photo: a path, bytes or a stream are read; an array is H x W, H x W x 3 (RGB) or x 4
+    (RGBA), 8 or 16 bits.
     """
     if isinstance(picture, Photo):
         return picture
-    if isinstance(picture, (str, Path)):
-        return read_photo(picture)
     if isinstance(picture, Image.Image):
-        return _from_pillow(picture, None)
+        with _telling("the picture"):
+            return _from_pillow(picture, None, None)
+    if isinstance(picture, (str, Path, bytes, bytearray, memoryview)) or hasattr(picture, "read"):
+        return read_photo(picture, max_pixels=max_pixels)  # type: ignore[arg-type]
     array = np.asarray(picture)
     if array.dtype not in (np.uint8, np.uint16) or 0 in array.shape:
         raise InvalidInputError(f"a picture is an array of uint8 or uint16, not {array.dtype} of shape {array.shape}")
@@ -68,14 +88,19 @@ def as_photo(picture: Photo | Path | str | Image.Image | NDArray[Any]) -> Photo:
     raise InvalidInputError(f"a picture is H x W, H x W x 3 or H x W x 4, not {array.shape}")
 
 
-def read_photo(path: str | Path) -> Photo:
+def read_photo(source: Source, *, page: int | None = None, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read one picture.
 
+    Args:
+        page: of a TIFF of several pages, from 0 (`page_numbers` has them); None: the file has one picture.
+        max_pixels: larger ones are refused before they are unpacked.
+
     Raises ImageReadError, naming the file: it cannot be read, is no picture or a damaged one, has more than
-    MAX_PIXELS, is an animation or has several pages, or has a pixel type without a meaning here (floating
+    ``max_pixels``, is an animation or has several pages, or has a pixel type without a meaning here (floating
     point).
     """
-    return _read(Path(path), _from_pillow)
+    with _opened(source, page=page, max_pixels=max_pixels) as (image, file, path):
+        return _from_pillow(image, file, path, page=page or 0)
 
 
 class Header(NamedTuple):
@@ -87,160 +112,194 @@ class Header(NamedTuple):
     """Pillow's name of it."""
 
 
-def read_header(path: str | Path) -> Header:
+def read_header(source: Source) -> Header:
     """The header alone, for a look at what somebody sent; raises what `read_photo` would raise of it."""
-    return _read(Path(path), lambda image, _: Header(image.size, image.format or "PNG"))
+    with _opened(source, page=None, max_pixels=MAX_PIXELS) as (image, _, _):
+        return Header(image.size, image.format or "PNG")
 
 
-def _read(path: Path, take: Callable[[Image.Image, Path], T]) -> T:
-    """``take`` of the opened picture; what goes wrong is an ImageReadError."""
+def page_numbers(source: str | Path, *, max_pixels: int = MAX_PIXELS) -> tuple[int, ...]:
+    """The pages of a TIFF that are pictures of their own (no reduced copies, no masks); ``(0,)`` for every other file.
+
+    Raises what `read_photo` raises.
+    """
+    with _opened(source, page=0, max_pixels=max_pixels) as (image, _, _):
+        if image.format != "TIFF":
+            return (0,)
+        kinds = [page_kind(image, number) for number in range(getattr(image, "n_frames", 1))]
+        return tuple(number for number, kind in enumerate(kinds) if kind == "picture") or (0,)
+
+
+@contextmanager
+def _opened(
+    source: Source, *, page: int | None, max_pixels: int
+) -> Iterator[tuple[Image.Image, IO[bytes], Path | None]]:
+    """The picture with its header read, at that page; its file; and its name. Errors become ImageReadError."""
+    path = Path(source) if isinstance(source, (str, Path)) else None
+    name = str(path or "the picture")
+    with _telling(name):
+        if path is not None and not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise ImageReadError(f"{name} is no regular file (to read from a pipe, give its content as standard input)")
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            content: IO[bytes] = io.BytesIO(source)
+        elif path is not None:
+            content = path.open("rb")
+        else:
+            content = io.BytesIO(source.read())  # type: ignore[union-attr]
+        with content as file, _open(file, name, max_pixels) as image:
+            _choose(image, page, name)
+            _check_size(image, name, max_pixels)
+            yield image, file, path
+
+
+@contextmanager
+def _telling(name: str) -> Iterator[None]:
     try:
-        with path.open("rb") as file:
-            image = _open(file, path)
-            with image:
-                return take(image, path)
+        yield
+    except ImageReadError:
+        raise
     except UnidentifiedImageError as error:
-        raise ImageReadError(f"{path} is not a picture of a known format") from error
+        raise ImageReadError(f"{name} is not a picture of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageReadError(f"{path} is too large to open safely: {error}") from error
+        raise ImageReadError(f"{name} is too large to open safely: {error}") from error
     except MemoryError as error:
-        raise ImageReadError(f"{path} does not fit into memory") from error
+        raise ImageReadError(f"{name} does not fit into memory") from error
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise ImageReadError(f"cannot read {path}: {error.strerror}") from error
-        raise ImageReadError(f"{path} is truncated or damaged ({error})") from error
+            raise ImageReadError(f"cannot read {name}: {error.strerror}") from error
+        raise ImageReadError(f"{name} is truncated or damaged ({error})") from error
 
 
-def _open(file: io.BufferedReader, path: Path) -> Image.Image:
+def _open(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     """The header only; Pillow's own warning below its limit is not for us, the limit is checked here."""
+    register_readers()
+    start = file.read(12)
+    if start.startswith(_JPEG_XL) and not has_jpeg_xl():
+        raise ImageReadError(f"{name} is a JPEG XL picture. {JPEG_XL_HINT}")
+    file.seek(0)
     with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(file)
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        limit = MAX_PIXELS // 10**6
-        raise ImageReadError(f"{path} is {width} x {height} px, more than the {limit} million that are safe")
-    frames = getattr(image, "n_frames", 1)
-    # An MPO is a JPEG with further pictures for other devices behind it (stereo, depth); the first one is the
-    # photo.
-    if frames > 1 and image.format != "MPO":
-        what = f"has {frames} pages" if image.format == "TIFF" else f"is an animation of {frames} frames"
-        raise ImageReadError(f"{path} {what}; save the one to restore as a picture of its own")
-    return image
-
-
-def _from_pillow(image: Image.Image, path: Path | None) -> Photo:
-    name = str(path or "the picture")
-    notes: list[str] = []
-    # Loading closes the file, so what needs it comes first.
-    deep = ";16" in _rawmode(image) and image.mode in ("RGB", "RGBA", "LA")
-    content = _bytes(image, -1 if deep else 64)
-    exif, xmp = image.info.get("exif"), _xmp(image)
-    if image.format == "TIFF":
+        warnings.simplefilter("ignore")
+        Image.init()
+        limit = Image.MAX_IMAGE_PIXELS
         try:
-            exif = metadata.exif_of_tiff(image)
-        except ValueError as error:
-            notes.append(f"the EXIF block is damaged and was left out ({error})")
+            if max_pixels > MAX_PIXELS:
+                Image.MAX_IMAGE_PIXELS = None
+            return Image.open(file, formats=[kind for kind in Image.ID if kind not in _NEVER])
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
+def _check_size(image: Image.Image, name: str, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ImageReadError(
+            f"{name} is {width} x {height} px, more than the {max_pixels / 10**6:.4g} million that are allowed "
+            "(--max-pixels)"
+        )
+
+
+def _choose(image: Image.Image, page: int | None, name: str) -> None:
+    frames = getattr(image, "n_frames", 1)
+    if frames == 1 or image.format in _ONE_OF_MANY:
+        return
+    if image.format == "TIFF":
+        if page is None and [page_kind(image, number) for number in range(frames)].count("picture") > 1:
+            raise ImageReadError(f"{name} has {frames} pages; name the one to read")
+        image.seek(page or 0)
+        return
+    raise ImageReadError(f"{name} is an animation of {frames} frames; save the one to restore as a picture of its own")
+
+
+def _from_pillow(image: Image.Image, file: IO[bytes] | None, path: Path | None, *, page: int = 0) -> Photo:
+    name = str(path or "the picture")
+    # Loading closes the file, so what needs it comes first.
+    place = file.tell() if file is not None else 0
+    deep = deep_content(image, file)
+    options, notes = extras_of(image, file)
+    if file is not None:
+        file.seek(place)
+    exif, xmp, told = _said(image)
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format in _ONE_OF_MANY:
+        what = _ONE_OF_MANY[image.format]
+        told.append(f"the file has {frames} {what}: one picture of them was read")
+    deep_heif = int(image.info.get("bit_depth") or 8)
     image.load()
-    pixels, alpha, mode, cmyk = _decode(image, content if deep else None, name, notes)
-    info = image.info
-    # Pillow and OpenCV both turn a TIFF upright themselves.
-    orientation = 1 if image.format == "TIFF" else metadata.orientation_of(exif, xmp)
-    dpi = info.get("dpi")
+    decoded = decode(image, deep, name, page=page)
+    pixels, cmyk = decoded.pixels, decoded.cmyk
+    if deep_heif > 8 and pixels.dtype == np.uint8:
+        told.append(f"{deep_heif} bits a channel were rounded to 8")
+    # Pillow, OpenCV and the readers of HEIC and JPEG XL turn these upright themselves.
+    done = image.format in ("TIFF", "HEIF", "JXL")
+    orientation = 1 if done else exif_block.orientation_of(exif, xmp)
+    icc, why = (None, []) if cmyk else _fitting_profile(image.info.get("icc_profile"), pixels)
+    dpi, absurd = _resolution(image)
     if orientation in (5, 6, 7, 8) and dpi:
         dpi = (dpi[1], dpi[0])
     return Photo(
-        pixels=metadata.upright(pixels, orientation),
-        alpha=None if alpha is None else metadata.upright(alpha, orientation),
+        pixels=upright(pixels, orientation),
+        alpha=None if decoded.alpha is None else upright(decoded.alpha, orientation),
         path=path,
         format={"MPO": "JPEG"}.get(image.format or "PNG", image.format or "PNG"),
-        mode=mode,
-        icc=None if cmyk else info.get("icc_profile") or None,
-        exif=metadata.exif_upright(exif) if exif else None,
-        xmp=metadata.xmp_upright(xmp) if xmp else None,
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi and min(dpi) > 0 else None,
-        cmyk=replace(cmyk, inks=metadata.upright(cmyk.inks, orientation)) if cmyk else None,
-        options={
-            "lossless": image.format == "WEBP" and b"VP8L" in content,
-            "progressive": bool(info.get("progressive")),
-            "comment": info.get("comment") if image.format in ("JPEG", "MPO") else None,
-            "iptc": metadata.jpeg_iptc(image),
-        },
-        notes=tuple(notes),
+        mode=decoded.mode,
+        icc=icc,
+        exif=exif_block.exif_upright(exif) if exif else None,
+        xmp=exif_block.xmp_upright(xmp) if xmp else None,
+        dpi=dpi,
+        cmyk=replace(cmyk, inks=upright(cmyk.inks, orientation)) if cmyk else None,
+        options=options,
+        notes=(*notes, *told, *why, *absurd, *decoded.notes),
     )
 
 
-def _decode(
-    image: Image.Image, deep: bytes | None, name: str, notes: list[str]
-) -> tuple[NDArray[Any], NDArray[Any] | None, str, Cmyk | None]:
-    """Pixels, alpha, the file's mode, and its inks; ``deep``: the whole file, if it has 16-bit colour."""
-    mode = image.mode
-    if deep is not None:
-        pixels, alpha = _decode_deep(image, deep, name)
-        return pixels, alpha, f"{mode};16", None
-    if mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16), None, "I;16", None
-    if mode == "I":
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageReadError(f"{name} has 32-bit integer pixels, which are not supported")
-        return values.astype(np.uint16), None, "I;16", None
-    if mode == "F":
-        raise ImageReadError(f"{name} has floating-point pixels, which are not supported")
-    if mode == "CMYK":
-        cmyk = Cmyk(inks=np.array(image), icc=image.info.get("icc_profile") or None)
-        rgb, note = cmyk_to_rgb(cmyk)
-        notes += [note] if note else []
-        return rgb, None, mode, cmyk
-    if mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        grey = mode in ("1", "L", "LA", "La")
-        both = np.array(image.convert("RGBA"))
-        pixels = np.ascontiguousarray(both[..., 0] if grey else both[..., :3])
-        return pixels, np.ascontiguousarray(both[..., 3]), mode, None
-    return np.array(image.convert("L" if mode in ("1", "L") else "RGB")), None, mode, None
+def _said(image: Image.Image) -> tuple[bytes | None, bytes | None, list[str]]:
+    """EXIF, XMP, and what of them was left out."""
+    told = []
+    exif: bytes | None = image.info.get("exif")
+    if image.format == "TIFF":
+        try:
+            exif = exif_of_tiff(image)
+        except ValueError as error:
+            exif = None
+            told.append(f"the EXIF block is damaged and was left out ({error})")
+    elif exif:
+        exif = exif_block.normal(exif)
+        if exif is None:
+            told.append("the EXIF block is damaged and was left out")
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+    if xmp is None and image.format == "TIFF":
+        xmp = image.tag_v2.get(700)  # type: ignore[attr-defined]
+    if isinstance(xmp, str):
+        xmp = xmp.encode("utf-8", "surrogateescape")
+    elif isinstance(xmp, tuple):
+        xmp = bytes(part & 0xFF for part in xmp if isinstance(part, int))
+    behind: list[str] = ["HDR gain map"] if any("gainmap" in key for key in image.info.get("aux") or {}) else []
+    if xmp:
+        xmp, lost = exif_block.xmp_of_one_picture(bytes(xmp))
+        behind += [name for name in lost if name not in behind]
+    return exif, xmp or None, told + [f"the {name} was left out" for name in behind]
 
 
-def _decode_deep(image: Image.Image, content: bytes, name: str) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """16-bit colour, which Pillow would cut down to 8 bits, through OpenCV."""
-    import cv2
-
-    with quiet_opencv():
-        values = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
-    # The size of a TIFF that lies on its side is the turned one by now.
-    if values is None or values.dtype != np.uint16 or sorted(values.shape[:2]) != sorted(image.size):
-        raise ImageReadError(f"{name} has 16-bit colour in a form that is not supported")
-    if values.ndim == 2:
-        return values, None
-    alpha = np.ascontiguousarray(values[..., 3]) if values.shape[2] == 4 else None
-    if image.mode == "LA":
-        return np.ascontiguousarray(values[..., 0]), alpha
-    return np.ascontiguousarray(values[..., 2::-1]), alpha
+def _fitting_profile(icc: Any, pixels: NDArray[Any]) -> tuple[bytes | None, list[str]]:
+    """The profile, unless it is one of other channels than the pixels have."""
+    if not icc:
+        return None, []
+    space = icc_space(bytes(icc))
+    if space == "RGB" or (space == "GRAY" and pixels.ndim == 2):
+        return bytes(icc), []
+    have = "grey" if pixels.ndim == 2 else "RGB"
+    return None, [f"the colour profile is one of {space or 'nothing'}, the pixels are {have}: it was left out"]
 
 
-def _rawmode(image: Image.Image) -> str:
-    """How the file stores samples, e.g. ``RGB;16B``; only known before the pixels are loaded."""
-    tiles = getattr(image, "tile", None)
-    arguments = tiles[0][3] if tiles else ""
-    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
-    return first if isinstance(first, str) else ""
-
-
-def _bytes(image: Image.Image, count: int) -> bytes:
-    """The file's first ``count`` bytes (-1: all of them); nothing for an image that has no file."""
-    file = getattr(image, "fp", None)
-    if file is None:
-        return b""
-    place = file.tell()
-    file.seek(0)
-    content = file.read(count)
-    file.seek(place)
-    return bytes(content)
-
-
-def _xmp(image: Image.Image) -> bytes | None:
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
-    if packet is None and image.format == "TIFF":
-        packet = image.tag_v2.get(700)  # type: ignore[attr-defined]
-    if isinstance(packet, str):
-        packet = packet.encode()
-    return bytes(packet) if packet else None
+def _resolution(image: Image.Image) -> tuple[tuple[float, float] | None, list[str]]:
+    """Dots per inch across and down, if the file says them."""
+    dpi = image.info.get("dpi")
+    if not dpi or (image.format == "TIFF" and 282 not in image.tag_v2):  # type: ignore[attr-defined]
+        return None, []
+    try:
+        across, down = float(dpi[0]), float(dpi[1])
+    except (ArithmeticError, TypeError, ValueError, IndexError):
+        across = down = math.nan
+    if 0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI:
+        return (across, down), []
+    return None, [] if across == down == 0 else [f"a resolution of {across:g} x {down:g} dpi was left out"]

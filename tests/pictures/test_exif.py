@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefrestore.pictures import metadata
+from prefrestore.pictures import exif as block_of
+from prefrestore.pictures.decode import upright
 
 
 def block(orientation: int, order: str) -> bytes:
@@ -23,9 +24,9 @@ def block(orientation: int, order: str) -> bytes:
 @given(st.integers(1, 8), st.sampled_from("<>"), st.booleans())
 def test_only_the_orientation_changes(orientation: int, order: str, header: bool) -> None:
     exif = (b"Exif\0\0" if header else b"") + block(orientation, order)
-    assert metadata.orientation_of(exif, None) == orientation
-    changed = metadata.exif_upright(exif)
-    assert metadata.orientation_of(changed, None) == 1
+    assert block_of.orientation_of(exif, None) == orientation
+    changed = block_of.exif_upright(exif)
+    assert block_of.orientation_of(changed, None) == 1
     assert len(changed) == len(exif) and sum(a != b for a, b in zip(exif, changed, strict=True)) <= 1
     assert changed.endswith(b"MAKER NOTE")
 
@@ -34,8 +35,8 @@ def test_only_the_orientation_changes(orientation: int, order: str, header: bool
 @given(st.binary(max_size=64))
 def test_any_bytes_are_survived(data: bytes) -> None:
     for exif in (data, b"Exif\0\0" + data, b"Exif\0\0MM\0*" + data, b"II*\0" + data):
-        assert 1 <= metadata.orientation_of(exif, None) <= 8
-        assert len(metadata.exif_upright(exif)) == len(exif)
+        assert 1 <= block_of.orientation_of(exif, None) <= 8
+        assert len(block_of.exif_upright(exif)) == len(exif)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -45,12 +46,12 @@ def test_upright_agrees_with_pillow(orientation: int) -> None:
     pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
     image = Image.fromarray(pixels)
     image.getexif()[0x0112] = orientation
-    np.testing.assert_array_equal(metadata.upright(pixels, orientation), np.array(ImageOps.exif_transpose(image)))
+    np.testing.assert_array_equal(upright(pixels, orientation), np.array(ImageOps.exif_transpose(image)))
 
 
 def test_xmp_forms() -> None:
     for form in (b'<a tiff:Orientation="8"/>', b"<tiff:Orientation>8</tiff:Orientation>"):
-        assert metadata.orientation_of(None, form) == 8
-        assert metadata.orientation_of(None, metadata.xmp_upright(form)) == 1
-    assert metadata.orientation_of(None, b"<a/>") == 1
-    assert metadata.orientation_of(None, None) == 1
+        assert block_of.orientation_of(None, form) == 8
+        assert block_of.orientation_of(None, block_of.xmp_upright(form)) == 1
+    assert block_of.orientation_of(None, b"<a/>") == 1
+    assert block_of.orientation_of(None, None) == 1
