@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from typing import IO, Any
 
+from numpy.typing import NDArray
 from PIL import Image, TiffTags
 
 from prefrestore.pictures.exif import EXIF_IFD, GPS_IFD
+from prefrestore.pictures.photo import icc_space
 from prefrestore.pictures.png import ancillary_chunks
 
 # Tags of a TIFF's first directory that describe the picture and not how this one file stores it: names, makers,
@@ -34,6 +37,8 @@ _XMP_KEY = b"XML:com.adobe.xmp\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _THUMBNAIL_RESOURCES = (1033, 1036)
 _SEGMENT = 65_533 - len(_PHOTOSHOP)
+# More dots per inch than this is no resolution, and JPEG has no number for it.
+_MAX_DPI = 65_535
 
 
 def extras_of(image: Image.Image, file: IO[bytes] | None) -> tuple[dict[str, Any], list[str]]:
@@ -153,3 +158,28 @@ def _riff_chunks(file: IO[bytes]) -> Iterator[bytes]:
         name, length = struct.unpack("<4sI", head)
         yield name
         file.seek(length + length % 2, 1)
+
+
+def fitting_profile(icc: Any, pixels: NDArray[Any]) -> tuple[bytes | None, list[str]]:
+    """The profile, unless it is one of other channels than the pixels have."""
+    if not icc:
+        return None, []
+    space = icc_space(bytes(icc))
+    if space == "RGB" or (space == "GRAY" and pixels.ndim == 2):
+        return bytes(icc), []
+    have = "grey" if pixels.ndim == 2 else "RGB"
+    return None, [f"the colour profile is one of {space or 'nothing'}, the pixels are {have}: it was left out"]
+
+
+def resolution(image: Image.Image) -> tuple[tuple[float, float] | None, list[str]]:
+    """Dots per inch across and down, if the file says them."""
+    dpi = image.info.get("dpi")
+    if not dpi or (image.format == "TIFF" and 282 not in image.tag_v2):  # type: ignore[attr-defined]
+        return None, []
+    try:
+        across, down = float(dpi[0]), float(dpi[1])
+    except (ArithmeticError, TypeError, ValueError, IndexError):
+        across = down = math.nan
+    if 0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI:
+        return (across, down), []
+    return None, [] if across == down == 0 else [f"a resolution of {across:g} x {down:g} dpi was left out"]

@@ -8,7 +8,6 @@ where the output's format can hold it.
 from __future__ import annotations
 
 import io
-import math
 import stat
 import struct
 import threading
@@ -27,9 +26,9 @@ from PIL import Image, UnidentifiedImageError
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.pictures import exif as exif_block
 from prefrestore.pictures.decode import decode, deep_content, upright
-from prefrestore.pictures.extras import extras_of
+from prefrestore.pictures.extras import extras_of, fitting_profile, resolution
 from prefrestore.pictures.formats import JPEG_XL_HINT, has_jpeg_xl, register_readers
-from prefrestore.pictures.photo import Photo, icc_space
+from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.tiff import exif_of_tiff, page_kind
 
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes]
@@ -39,8 +38,6 @@ Source = str | Path | bytes | bytearray | memoryview | IO[bytes]
 # half a gigabyte as 8-bit RGB. A 30,000 x 5,900 panorama opens, a 30,000 x 30,000 square of a few kilobytes
 # does not.
 MAX_PIXELS = 178_956_970
-# More dots per inch than this is no resolution, and JPEG has no number for it.
-_MAX_DPI = 65_535
 _DAMAGE = (
     OSError,
     SyntaxError,
@@ -232,8 +229,8 @@ def _from_pillow(image: Image.Image, file: IO[bytes] | None, path: Path | None, 
     # Pillow, OpenCV and the readers of HEIC and JPEG XL turn these upright themselves.
     done = image.format in ("TIFF", "HEIF", "JXL")
     orientation = 1 if done else exif_block.orientation_of(exif, xmp)
-    icc, why = (None, []) if cmyk else _fitting_profile(image.info.get("icc_profile"), pixels)
-    dpi, absurd = _resolution(image)
+    icc, why = (None, []) if cmyk else fitting_profile(image.info.get("icc_profile"), pixels)
+    dpi, absurd = resolution(image)
     if orientation in (5, 6, 7, 8) and dpi:
         dpi = (dpi[1], dpi[0])
     return Photo(
@@ -278,28 +275,3 @@ def _said(image: Image.Image) -> tuple[bytes | None, bytes | None, list[str]]:
         xmp, lost = exif_block.xmp_of_one_picture(bytes(xmp))
         behind += [name for name in lost if name not in behind]
     return exif, xmp or None, told + [f"the {name} was left out" for name in behind]
-
-
-def _fitting_profile(icc: Any, pixels: NDArray[Any]) -> tuple[bytes | None, list[str]]:
-    """The profile, unless it is one of other channels than the pixels have."""
-    if not icc:
-        return None, []
-    space = icc_space(bytes(icc))
-    if space == "RGB" or (space == "GRAY" and pixels.ndim == 2):
-        return bytes(icc), []
-    have = "grey" if pixels.ndim == 2 else "RGB"
-    return None, [f"the colour profile is one of {space or 'nothing'}, the pixels are {have}: it was left out"]
-
-
-def _resolution(image: Image.Image) -> tuple[tuple[float, float] | None, list[str]]:
-    """Dots per inch across and down, if the file says them."""
-    dpi = image.info.get("dpi")
-    if not dpi or (image.format == "TIFF" and 282 not in image.tag_v2):  # type: ignore[attr-defined]
-        return None, []
-    try:
-        across, down = float(dpi[0]), float(dpi[1])
-    except (ArithmeticError, TypeError, ValueError, IndexError):
-        across = down = math.nan
-    if 0 < across <= _MAX_DPI and 0 < down <= _MAX_DPI:
-        return (across, down), []
-    return None, [] if across == down == 0 else [f"a resolution of {across:g} x {down:g} dpi was left out"]
