@@ -1,5 +1,7 @@
 """Exact resumption, the schedule, the moving average, and what a broken checkpoint does."""
 
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +58,20 @@ def test_a_killed_run_resumes_to_the_same_losses(tmp_path: Path) -> None:
 def test_worker_processes_change_nothing(tmp_path: Path) -> None:
     alone = losses(Trainer(Toy(), toy_batch, config(tmp_path / "a", steps=6)))
     assert losses(Trainer(Toy(), toy_batch, config(tmp_path / "b", steps=6, num_workers=1))) == alone
+
+
+def test_the_log_says_how_long_the_run_waited_for_data(tmp_path: Path) -> None:
+    def slow_batch(step: int) -> dict[str, Tensor]:
+        time.sleep(0.2)
+        return toy_batch(step)
+
+    shares = []
+    for name, make_batch in (("quick", toy_batch), ("slow", slow_batch)):
+        Trainer(Toy(), make_batch, config(tmp_path / name, steps=4, log_every=2)).fit()
+        rows = [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        assert all(0 <= row["waiting_for_data"] <= 1 for row in rows)
+        shares.append(rows[-1]["waiting_for_data"])
+    assert shares[1] > max(shares[0], 0.3)
 
 
 def test_the_schedule_by_hand(tmp_path: Path) -> None:

@@ -189,11 +189,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             pieces = to_signed(images).to(accelerator.device).split(8)
             return torch.cat([lq_latents(autoencoder, None, piece) for piece in pieces])
 
-    @torch.no_grad()
-    def compute(first: int, last: int) -> dict[str, np.ndarray]:
+    def prepare(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([config.seed, first])
         drawn = faces.images(faces.draw(last - first, seed=config.seed, step=first))
-        lq, targets = degraded_batch(drawn, config.degradation, rng)
+        return degraded_batch(drawn, config.degradation, rng)
+
+    @torch.no_grad()
+    def compute(pair: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        lq, targets = pair
         latents = {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
         return latents | {"lq": lq, "targets": targets}
 
@@ -201,7 +204,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder"), "mixed_precision": config.mixed_precision}
     with main_process_first():
         cache = Path(config.output_dir) / "runs" / "encoder_pairs"
-        pairs = cached_pairs(cache, config.pairs, compute, key=key, log=log)
+        pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key, workers=config.num_workers, log=log)
 
     def make_batch(step: int) -> dict[str, Tensor]:
         index = np.random.default_rng([config.seed, 1, step]).integers(config.pairs, size=config.batch_size)

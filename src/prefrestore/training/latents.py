@@ -41,11 +41,14 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
     """The cache of ``config.pairs`` seeded pairs; nine in ten of the captions that exist are told (METHOD.md)."""
     faces = load_training_faces(config.data, pipeline.face_size)
 
-    def compute(first: int, last: int) -> dict[str, np.ndarray]:
+    def prepare(first: int, last: int) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
         rng = np.random.default_rng([config.seed, first])
         drawn = faces.draw(last - first, seed=config.seed, step=first)
         lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
-        captions = [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
+        return lq, targets, [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
+
+    def compute(chunk: tuple[np.ndarray, np.ndarray, list[str | None]]) -> dict[str, np.ndarray]:
+        lq, targets, captions = chunk
         images, clean = (to_signed(part).to(pipeline.device) for part in (lq, targets))
         with torch.no_grad():
             queries = pipeline.encode_semantics(images, captions)
@@ -67,7 +70,9 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
     key |= {"data": face_identity(faces), "mixed_precision": config.mixed_precision}
     with main_process_first():
         folder = Path(config.output_dir) / "runs" / "pairs"
-        return LatentPairs(**cached_pairs(folder, config.pairs, compute, key=key, log=log))
+        workers = config.num_workers
+        cached = cached_pairs(folder, config.pairs, prepare, compute, key=key, workers=workers, log=log)
+        return LatentPairs(**cached)
 
 
 def pair_captions(config: PairsConfig, size: int) -> list[str | None]:

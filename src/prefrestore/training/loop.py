@@ -211,23 +211,27 @@ class Trainer:
         batches = iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=config.num_workers))
         log_file = Path(config.output_dir) / "log.jsonl"
         log_file.parent.mkdir(parents=True, exist_ok=True)
-        mark, mark_step = time.monotonic(), self.step
+        mark, mark_step, waited = time.monotonic(), self.step, 0.0
         with progress(config.steps, self.accelerator.is_main_process) as report:
             while self.step < config.steps:
-                losses = self.train_step(*islice(batches, self.micro_batches // world))
+                asked = time.monotonic()
+                share = list(islice(batches, self.micro_batches // world))
+                waited += time.monotonic() - asked
+                losses = self.train_step(*share)
                 history.append(losses)
                 done = self.after_step is not None and self.after_step(losses)
                 if self.step % config.log_every == 0 or self.step == config.steps:
                     now = time.monotonic()
                     samples = (self.step - mark_step) * self.micro_batches * config.batch_size
-                    rate = samples / max(now - mark, 1e-9)
-                    mark, mark_step = now, self.step
+                    rate, waiting = samples / max(now - mark, 1e-9), waited / max(now - mark, 1e-9)
+                    mark, mark_step, waited = now, self.step, 0.0
                     window = history[-config.log_every :]
                     means = {key: sum(row[key] for row in window) / len(window) for key in window[0]}
                     report(self.step, means, rate)
                     self.accelerator.log(means, step=self.step)
                     if self.accelerator.is_main_process:
-                        row = {"step": self.step, "samples_per_second": round(rate, 2)} | means
+                        row = {"step": self.step, "samples_per_second": round(rate, 2)}
+                        row |= {"waiting_for_data": round(waiting, 4)} | means
                         with log_file.open("a") as file:
                             file.write(json.dumps(row) + "\n")
                 out_of_time = config.max_minutes is not None and processes.any_process(

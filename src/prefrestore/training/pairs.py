@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from prefrestore.data.faces import FaceSet, load_face_set
 from prefrestore.data.mix import FaceMix, photographs_first
@@ -98,26 +100,29 @@ CHUNK = 32
 def cached_pairs(
     folder: Path,
     count: int,
-    compute: Callable[[int, int], dict[str, np.ndarray]],
+    prepare: Callable[[int, int], Any],
+    compute: Callable[[Any], dict[str, np.ndarray]],
     *,
     key: dict[str, object],
+    workers: int = 0,
     log: Callable[[str], None] = print,
 ) -> dict[str, np.ndarray]:
     """Open the cache in ``folder``, computing what is missing; a build that was stopped goes on where it was.
 
     Args:
-        compute: (first, last) -> named arrays for pairs first..last-1, a pure function of its arguments; those that
-            are not uint8 are kept as float16.
+        prepare: (first, last) -> what pairs first..last-1 are computed from, a pure function of its arguments.
+        compute: that -> named arrays for these pairs; those that are not uint8 are kept as float16.
         key: what the contents depend on (weights' hashes, seed, preset); another key starts the cache anew.
+        workers: processes that prepare ahead, while this one computes; 0 prepares here. The contents are the same.
     """
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / "pairs.json"
     state = json.loads(record.read_text()) if record.is_file() else {}
     done = state["done"] if state.get("key") == key and state.get("count") == count else 0
     arrays: dict[str, np.memmap] = {}
-    while done < count:
-        last = min(done + CHUNK, count)
-        for name, value in compute(done, last).items():
+    chunks = [(first, min(first + CHUNK, count)) for first in range(done, count, CHUNK)]
+    for (_, last), prepared in zip(chunks, _prepared(chunks, prepare, workers), strict=True):
+        for name, value in compute(prepared).items():
             stored = value if value.dtype == np.uint8 else value.astype(np.float16)
             if name not in arrays:
                 path, shape = folder / f"{name}.npy", (count, *stored.shape[1:])
@@ -134,3 +139,36 @@ def cached_pairs(
             log(f"pairs {done}/{count}")
     names = json.loads(record.read_text())["names"]
     return {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+
+
+class _Prepared(Dataset):
+    def __init__(self, chunks: Sequence[tuple[int, int]], prepare: Callable[[int, int], Any]) -> None:
+        self.chunks, self.prepare = chunks, prepare
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.prepare(*self.chunks[index])
+
+
+def _prepared(chunks: Sequence[tuple[int, int]], prepare: Callable[[int, int], Any], workers: int) -> Iterable[Any]:
+    """What ``prepare`` makes of each chunk, in order."""
+    return DataLoader(
+        _Prepared(chunks, prepare),
+        batch_size=None,
+        num_workers=min(workers, len(chunks)),
+        collate_fn=_unchanged,
+        worker_init_fn=_alone if workers else None,
+    )
+
+
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _alone(worker: int) -> None:
+    """One thread a worker: they share out the cores, and OpenCV's threads do not outlive a fork."""
+    import cv2
+
+    cv2.setNumThreads(0)
