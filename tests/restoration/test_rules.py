@@ -4,13 +4,18 @@ from typing import Any
 
 import pytest
 
-from prefrestore.restoration.rules import FaceFacts, reason_to_skip, warnings_of
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.rules import Decision, FaceFacts, decide, warnings_of
 
 
-def skip(chosen: Any = None, **facts: float) -> str | None:
-    usual: dict[str, float] = {"width": 60.0, "yaw": 5.0, "quality": 0.3, "photo_per_model": 0.5}
-    fact = FaceFacts(**{**usual, **facts})
-    return reason_to_skip(fact, index=1, chosen=chosen, min_face=16, max_yaw=55)
+def decided(options: RestoreOptions | None = None, **facts: Any) -> Decision:
+    usual: dict[str, Any] = {"width": 60.0, "yaw": 5.0, "quality": 0.3, "photo_per_model": 0.5, "score": 0.9}
+    return decide(FaceFacts(**{**usual, **facts}), index=1, options=options or RestoreOptions())
+
+
+def skip(chosen: Any = None, **facts: Any) -> str | None:
+    decision = decided(RestoreOptions(faces=chosen), **facts)
+    return None if decision.strength == 1 else decision.reason
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ def face_mask(size: int) -> Float32:
     return mask.astype(np.float32)
 
 
+def share_outside(matrix: Floats, size: int, width: int, height: int) -> float:
+    """How much of a face's mask lies outside a width x height photo, 0..1; ``matrix``: photo pixel to crop pixel."""
+    side = 64  # enough points to tell a hundredth
+    y, x = np.nonzero(face_mask(side))
+    points = transform_points(invert(matrix), (np.stack([x, y], axis=1) + 0.5) * size / side - 0.5)
+    inside = ((points >= -0.5) & (points <= (width - 0.5, height - 0.5))).all(axis=1)
+    return 1 - float(inside.mean())
+
+
 def colour_match(restored: Float32, reference: Float32) -> Float32:
     """``restored`` with the low frequencies of ``reference``: both S x S or S x S x 3, coded values in 0..1.
 

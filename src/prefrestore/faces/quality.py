@@ -44,17 +44,29 @@ def face_quality(crop: NDArray[np.uint8]) -> float:
     """Quality of an aligned S x S (x 3) uint8 crop, 0 (nothing left) to 1 (as sharp as a good photo at 256
     px).
 
-    A small face that was enlarged into the crop has no fine edges and scores low, as it should.
+    A small face that was enlarged into the crop has no fine edges and scores low, as it should. Hard edges
+    count whatever they are: strokes and the borders of blocks too.
     """
+    grey = _grey(crop)
+    sharpness = (edge_ratio(grey) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO)
+    clean = np.exp(-max(noise_level(grey) - NOISE_FREE, 0.0) / 6)
+    return float(np.clip(sharpness, 0, 1) * clean)
+
+
+def noise_of(crop: NDArray[np.uint8]) -> float:
+    """The noise's standard deviation in an aligned S x S (x 3) uint8 crop, in levels of 255."""
+    return noise_level(_grey(crop))
+
+
+def _grey(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The crop as grey at the size that everything is measured at."""
     if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.shape[0] != crop.shape[1]:
         raise InvalidInputError(f"quality needs a square uint8 crop, got {crop.dtype} {crop.shape}")
     grey = crop if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)
     if grey.shape[0] != MEASURED_AT:
         kind = cv2.INTER_AREA if grey.shape[0] > MEASURED_AT else cv2.INTER_CUBIC
         grey = cv2.resize(grey, (MEASURED_AT, MEASURED_AT), interpolation=kind)
-    sharpness = (edge_ratio(grey) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO)
-    clean = np.exp(-max(noise_level(grey) - NOISE_FREE, 0.0) / 6)
-    return float(np.clip(sharpness, 0, 1) * clean)
+    return grey
 
 
 def yaw_degrees(points: ArrayLike) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,8 @@ from prefrestore.errors import InvalidInputError
 
 # Of the output; 1.5 GB as 8-bit RGB. It lets a 31-megapixel photo grow by 4.
 MAX_OUTPUT_PIXELS = 500_000_000
+# Input quality (faces/quality.py) at and above which a face is left alone.
+SHARP = 0.82
 # Of each face, for an uncertainty map when no number is given.
 UNCERTAINTY_SAMPLES = 4
 
@@ -28,9 +31,11 @@ class RestoreOptions:
     value.
     """
 
-    faces: Sequence[int] | None = None
-    """Numbers of the faces to restore, from left to right, whatever the rules say; None: all, by the rules.
+    faces: Sequence[int] | Literal["all"] | None = None
+    """Numbers of the faces to restore, from left to right, or all of them, whatever the rules say; None: by the rules.
     """
+    strength: float | Mapping[int, float] = 1.0
+    """0 (the face as it was) to 1 (fully restored), for all faces or by number; faces that are not named stay at 1."""
     prompt: str | Sequence[str | None] | None = None
     """What the photo shows, for all faces, or one text a detected face."""
     steps: int | None = None
@@ -51,6 +56,12 @@ class RestoreOptions:
     """px; narrower faces are skipped."""
     max_yaw: float = 55.0
     """Degrees; faces that are turned further are skipped."""
+    min_score: float = 0.0
+    """0..1; faces of which the detector is less sure are skipped. 0: whatever the detector takes for a face."""
+    sharp_enough: float = SHARP
+    """0..1: the quality at and above which a face is left alone."""
+    keep_likeness: bool = True
+    """Lower the strength of a face that has become less alike than its degradation explains."""
     samples: int | None = None
     """Restorations of each face, from the seeds ``seed``, ``seed + 1``, ...; None: 1, or 4 for ``uncertainty``."""
     uncertainty: bool = False
@@ -67,7 +78,24 @@ class RestoreOptions:
         """How many restorations of each face are made."""
         return self.samples or (UNCERTAINTY_SAMPLES if self.uncertainty else 1)
 
+    def strength_of(self, index: int) -> float:
+        """What was asked for one face, 0..1."""
+        return self.strength.get(index, 1.0) if isinstance(self.strength, Mapping) else self.strength
+
     def __post_init__(self) -> None:
+        for name in ("fidelity", "guidance_scale", "min_face", "max_yaw"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise InvalidInputError(f"{name} is a finite number, not {value}")
+        for name in ("min_score", "sharp_enough"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InvalidInputError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
+        by_face = self.strength if isinstance(self.strength, Mapping) else {0: self.strength}
+        for index, value in by_face.items():
+            if not 0 <= value <= 1:
+                raise InvalidInputError(f"a face's strength lies between 0 and 1, not {value}")
+            if index < 0:
+                raise InvalidInputError(f"strength: faces are counted from 0, got {index}")
         if self.scale not in (1, 2, 4):
             raise InvalidInputError(f"scale is 1, 2 or 4, not {self.scale}")
         if self.batch_size < 1:
@@ -78,7 +106,10 @@ class RestoreOptions:
             raise InvalidInputError(f"steps is 1 or more, not {self.steps}")
         if self.fidelity is not None and not 0 <= self.fidelity <= 1:
             raise InvalidInputError(f"fidelity lies between 0 and 1, not {self.fidelity}")
-        if self.faces is not None and any(index < 0 for index in self.faces):
+        if isinstance(self.faces, str):
+            if self.faces != "all":
+                raise InvalidInputError(f"faces are numbers or 'all', not '{self.faces}'")
+        elif self.faces is not None and any(index < 0 for index in self.faces):
             raise InvalidInputError(f"faces are counted from 0, got {list(self.faces)}")
         if self.samples is not None and self.samples < 1:
             raise InvalidInputError(f"samples is 1 or more, not {self.samples}")

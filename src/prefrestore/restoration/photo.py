@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from prefrestore.errors import InvalidInputError, PrefRestoreError
-from prefrestore.faces import align, blend, quality
-from prefrestore.faces.detect import Face, FaceDetector
+from prefrestore.errors import InvalidInputError
+from prefrestore.faces import align, blend
+from prefrestore.faces.detect import FaceDetector
 from prefrestore.faces.identity import IdentityEmbedder, cosine
 from prefrestore.faces.tone import Tone, tone_of
 from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.read import as_photo
+from prefrestore.restoration import likeness
+from prefrestore.restoration.draw import Answer, draw_faces, face_generator
+from prefrestore.restoration.find import FoundFace, coded, find_faces, uint8
 from prefrestore.restoration.options import MAX_OUTPUT_PIXELS, RestoreOptions, Upscaler
 from prefrestore.restoration.record import FaceRecord, PhotoResult, settings_of, write_record
 from prefrestore.restoration.render import render, render_aligned
-from prefrestore.restoration.rules import FaceFacts, reason_to_skip, warnings_of
+from prefrestore.restoration.rules import Decision, decide, warnings_of
+from prefrestore.restoration.strength import mixed
 from prefrestore.restoration.uncertainty.heatmap import heat_picture, overlay
-from prefrestore.restoration.uncertainty.measure import FaceSpread, measure
-from prefrestore.restoration.uncertainty.sampling import Samples, draw
+from prefrestore.restoration.uncertainty.measure import measure
+from prefrestore.restoration.uncertainty.sampling import Samples
 
 if TYPE_CHECKING:
-    import torch
     from PIL import Image
 
-__all__ = ["FaceRecord", "PhotoResult", "RestoreOptions", "Upscaler", "restore_photo", "write_record"]
-
-
-class Answer(NamedTuple):
-    """What is shown of one face, S x S x 3 in 0..1, and how far its restorations lie apart."""
-
-    pixels: blend.Float32
-    spread: FaceSpread | None
-
-
-Finish = Callable[[int, blend.Float32 | Samples], Answer]
-"""Number of a face, and its restoration S x S x 3 or several -> what is shown."""
+__all__ = [
+    "FaceRecord",
+    "PhotoResult",
+    "RestoreOptions",
+    "Upscaler",
+    "face_generator",
+    "restore_photo",
+    "write_record",
+]
 
 
 def restore_photo(
@@ -74,33 +74,16 @@ def restore_photo(
     size = int(pipeline.face_size)
     detector, embedder = detector or _detector(), embedder or _embedder()
     if options.aligned:
-        if width != height:
-            raise InvalidInputError(f"{name}: an aligned face is square, this picture is {width} x {height} px")
-        faces = [Face((0.0, 0.0, float(width), float(height)), align.ffhq_template(width), 1.0)]
-        # Pixel centres of the whole picture onto those of the model's.
-        ratio = size / width
-        matrices = [np.array([[ratio, 0, ratio / 2 - 0.5], [0, ratio, ratio / 2 - 0.5]])]
         options = replace(options, faces=(0,))
-    else:
-        faces = detector.detect(rgb)
-        template = align.ffhq_template(size)
-        matrices = [align.estimate_similarity(face.points, template) for face in faces]
-    _check_numbers(options, len(faces), name)
-
-    crops = [_crop(photo.pixels, matrix, size) for matrix in matrices]
-    facts = [
-        _facts(face, matrix, _uint8(_coded(crop))) for face, matrix, crop in zip(faces, matrices, crops, strict=True)
-    ]
-    reasons = [
-        reason_to_skip(fact, index=index, chosen=options.faces, min_face=options.min_face, max_yaw=options.max_yaw)
-        for index, fact in enumerate(facts)
-    ]
-    wanted = [index for index, reason in enumerate(reasons) if reason is None]
+    found = find_faces(photo, rgb, detector, size, options)
+    _check_numbers(options, len(found), name)
+    decisions = [_decision(face, index, options) for index, face in enumerate(found)]
 
     def coloured(index: int, drawn: blend.Float32) -> blend.Float32:
         if options.reference and options.aligned:
             return drawn
-        return blend.colour_match(tone.apply(drawn) if tone else drawn, _coded(crops[index]))
+        drawn = found[index].exposure.undo(drawn, found[index].coded)
+        return blend.colour_match(tone.apply(drawn) if tone else drawn, found[index].coded)
 
     def finish(index: int, drawn: blend.Float32 | Samples) -> Answer:
         if not isinstance(drawn, Samples):
@@ -110,58 +93,47 @@ def restore_photo(
         spread = measure(
             Samples(shown, drawn.latents, views),
             seeds=[options.seed + number for number in range(len(shown))],
-            points=align.transform_points(matrices[index], faces[index].points),
+            points=found[index].points,
             choice=options.choice or "medoid",
             detector=detector,
             embedder=embedder,
         )
         return Answer(shown[spread.chosen], spread)
 
-    # The published procedure has its own way from an aligned picture to the model's size.
-    inputs = [rgb] if options.reference and options.aligned else crops
-    restored = _run(pipeline, inputs, wanted, options, finish)
-    records, patches, heated, mask = [], {}, [], blend.face_mask(size)
-    for index, (face, matrix, fact) in enumerate(zip(faces, matrices, facts, strict=True)):
-        before = _uint8(_coded(crops[index]))
-        record = FaceRecord(
-            index=index,
-            box=face.box,
-            points=tuple((float(x), float(y)) for x, y in face.points),
-            score=face.score,
-            quality=fact.quality,
-            yaw=fact.yaw,
-            photo_per_model=fact.photo_per_model,
-            status="skipped",
-            reason=reasons[index],
-            before=before,
-        )
+    def given(index: int) -> NDArray[Any]:
+        # The published procedure has its own way from an aligned picture to the model's size.
+        if options.reference:
+            return rgb if options.aligned else uint8(found[index].shown)
+        return found[index].shown
+
+    wanted = [index for index, decision in enumerate(decisions) if decision.strength > 0]
+    makers = {index: partial(given, index) for index in wanted}
+    restored = draw_faces(pipeline, makers, options, finish)
+    records, heated, mask = [], [], blend.face_mask(size)
+    patches: dict[int, blend.Patch] = {}
+    for index, (face, decision) in enumerate(zip(found, decisions, strict=True)):
+        record = _record(index, face, decision)
         if index in restored:
             drawn, spread = restored.pop(index)
-            after = _uint8(drawn)
-            points = align.transform_points(matrix, face.points)
-            similarity = cosine(embedder.embed(before, points), embedder.embed(after, points))
-            record = replace(
-                record,
-                status="restored",
-                after=after,
-                similarity=similarity,
-                warnings=warnings_of(fact, similarity),
-                spread=spread,
-            )
-            placed = align.rescale_output(matrix, options.scale)
-            patches[index] = blend.Patch(drawn, placed, mask)
+            record = _restored(record, face, drawn, options, embedder)
+            record = replace(record, spread=spread)
+            placed = align.rescale_output(face.matrix, options.scale)
+            if record.status == "restored":
+                patches[index] = blend.Patch(drawn, placed, mask)
             if spread is not None and spread.map is not None:
                 heated.append(blend.Patch(overlay(drawn, spread.map), placed, mask))
         records.append(record)
 
     one_channel = tone is not None and tone.curve is None
+    strengths = {record.index: record.strength for record in records if record.index in patches}
     if options.aligned:
-        output = render_aligned(photo, patches[0].pixels, max(width, size) * options.scale)
+        side = max(width, size) * options.scale
+        output, layers = render_aligned(photo, patches.get(0), strengths.get(0, 0.0), side)
     else:
-        output = render(photo, list(patches.values()), options, one_channel=one_channel)
+        output, layers = render(photo, patches, strengths, options, one_channel=one_channel)
     heat = None
     if options.uncertainty:
-        over = _uint8(heated[0].pixels) if options.aligned else blend.paste(output.rgb8(), heated)
+        over = uint8(heated[0].pixels) if options.aligned and heated else blend.paste(output.rgb8(), heated)
         heat = heat_picture(over, output.size)
     settings = settings_of(pipeline, options)
     return PhotoResult(
@@ -169,10 +141,68 @@ def restore_photo(
         before=photo,
         faces=tuple(records),
         settings=settings,
+        layers=layers,
         heat=heat,
         patches=patches,
         one_channel=one_channel,
     )
+
+
+def _decision(face: FoundFace, index: int, options: RestoreOptions) -> Decision:
+    """What the rules and then the user say of one face's strength."""
+    decision = decide(face.facts, index=index, options=options)
+    asked = options.strength_of(index)
+    if decision.strength == 0 or asked == 1:
+        return decision
+    reason = f"asked for a strength of {asked:g}"
+    if decision.strength < 1:
+        return replace(decision, strength=decision.strength * asked, reason=f"{decision.reason}; {reason}")
+    return Decision(rule="strength", strength=asked, reason=reason)
+
+
+def _record(index: int, face: FoundFace, decision: Decision) -> FaceRecord:
+    """A face that is left as it is."""
+    return FaceRecord(
+        index=index,
+        box=face.face.box,
+        points=tuple((float(x), float(y)) for x, y in face.face.points),
+        score=face.face.score,
+        quality=face.facts.quality,
+        yaw=face.facts.yaw,
+        photo_per_model=face.facts.photo_per_model,
+        status="skipped",
+        rule=decision.rule,
+        strength=decision.strength,
+        reason=decision.reason,
+        before=uint8(face.coded),
+    )
+
+
+def _restored(
+    record: FaceRecord, face: FoundFace, drawn: blend.Float32, options: RestoreOptions, embedder: IdentityEmbedder
+) -> FaceRecord:
+    """The record of a face that was drawn: how strongly it is shown, and how alike it then is."""
+    before, full = uint8(face.coded), uint8(drawn)
+    first = embedder.embed(uint8(face.shown), face.points)
+
+    def at(share: float) -> NDArray[np.uint8]:
+        return mixed(before, full, np.full(full.shape[:2], record.strength * share, np.float32))
+
+    def similarity(shown: NDArray[np.uint8]) -> float:
+        # Faded and dark faces are compared as the model sees them: the network was made for no others.
+        return cosine(first, embedder.embed(uint8(face.exposure.apply(coded(shown))), face.points))
+
+    quality, asked = face.facts.quality, options.keep_likeness and not options.reference
+    kept = likeness.keep(quality, at, similarity) if asked else likeness.Kept(share=1.0, similarity=similarity(at(1.0)))
+    warnings = warnings_of(face.facts, kept.similarity)
+    if kept.share < 1:
+        reason = f"less alike than a face of quality {quality:.2f} explains, {likeness.least_likeness(quality):.2f}"
+        said = f"its strength was lowered to {record.strength * kept.share:.2f}, because it would be {reason}"
+        record = replace(record, rule="likeness", strength=record.strength * kept.share, reason=reason)
+        warnings = (*warnings, said)
+    if kept.share == 0:
+        return replace(record, warnings=warnings)
+    return replace(record, status="restored", after=at(kept.share), similarity=kept.similarity, warnings=warnings)
 
 
 @cache
@@ -186,87 +216,11 @@ def _embedder() -> IdentityEmbedder:
 
 
 def _check_numbers(options: RestoreOptions, found: int, name: str) -> None:
-    missing = [index for index in options.faces or () if index >= found]
+    named = [*(options.faces if options.faces is not None and options.faces != "all" else ())]
+    named += options.strength if isinstance(options.strength, Mapping) else ()
+    missing = [index for index in named if index >= found]
     if missing:
         raise InvalidInputError(f"{name} has {found} faces, counted from 0: there is no face {missing[0]}")
     prompts = options.prompt
     if prompts is not None and not isinstance(prompts, str) and len(prompts) != found:
         raise InvalidInputError(f"{name} has {found} faces, but {len(prompts)} prompts were given")
-
-
-def _crop(pixels: NDArray[Any], matrix: NDArray[np.float64], size: int) -> NDArray[Any]:
-    """The aligned crop, S x S x 3 in the photo's type."""
-    crop = align.crop_face(pixels, matrix, size)
-    return np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
-
-
-def _coded(crop: NDArray[Any]) -> blend.Float32:
-    """Integer pixels as coded values in 0..1; as floats all faces of a large group would take a gigabyte."""
-    return crop.astype(np.float32) / np.float32(np.iinfo(crop.dtype).max)
-
-
-def _facts(face: Face, matrix: NDArray[np.float64], crop: NDArray[np.uint8]) -> FaceFacts:
-    return FaceFacts(
-        width=face.box[2],
-        yaw=quality.yaw_degrees(face.points),
-        quality=quality.face_quality(crop),
-        photo_per_model=1 / align.similarity_scale(matrix),
-    )
-
-
-def _run(
-    pipeline: Any,
-    crops: Sequence[NDArray[Any]],
-    wanted: Sequence[int],
-    options: RestoreOptions,
-    finish: Finish,
-) -> dict[int, Answer]:
-    """The pipeline on the wanted crops, in batches: number of the face -> what is shown of it."""
-    named = {"num_inference_steps": options.steps}
-    named |= {key: getattr(options, key) for key in ("guidance_scale", "fidelity")}
-    given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
-    given |= {key: True for key in ("reference", "sample_tokens") if getattr(options, key)}
-    answers: dict[int, Answer] = {}
-    for start in range(0, len(wanted), options.batch_size):
-        batch = wanted[start : start + options.batch_size]
-        prompt = options.prompt
-        if prompt is not None and not isinstance(prompt, str):
-            prompt = [prompt[index] for index in batch]
-        coded = [_coded(crops[index]) for index in batch]
-        faces = [_uint8(face) for face in coded] if options.reference else coded
-        drawn: Iterable[blend.Float32 | Samples]
-        if options.samples_a_face == 1:
-            generators = [face_generator(options.seed, index) for index in batch]
-            images = pipeline(faces, prompt=prompt, generator=generators, output_type="np", **given).images
-            expected = (len(batch), int(pipeline.face_size), int(pipeline.face_size), 3)
-            if np.shape(images) != expected:
-                raise PrefRestoreError(f"the pipeline returned faces of shape {np.shape(images)}, not {expected}")
-            drawn = (np.asarray(image, np.float32) for image in images)
-        else:
-            seeds = range(options.seed, options.seed + options.samples_a_face)
-            many = [[face_generator(seed, index) for seed in seeds] for index in batch]
-            prompts = [prompt] * len(batch) if prompt is None or isinstance(prompt, str) else prompt
-            drawn = draw(
-                pipeline,
-                faces,
-                many,
-                prompts=prompts,
-                views=options.uncertainty,
-                batch_size=options.batch_size,
-                **given,
-            )
-        # Reduced to the one that is shown before the next batch: memory does not grow with the number of faces.
-        answers |= {index: finish(index, made) for index, made in zip(batch, drawn, strict=True)}
-    return answers
-
-
-def face_generator(seed: int, index: int) -> torch.Generator:
-    """The noise source of one face: a function of the photo's seed and the face's number; batches do not matter."""
-    import torch
-
-    drawn = int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0])
-    return torch.Generator().manual_seed(drawn >> 1)
-
-
-def _uint8(coded: blend.Float32) -> NDArray[np.uint8]:
-    return np.round(np.clip(coded, 0, 1) * 255).astype(np.uint8)

@@ -17,6 +17,8 @@ from prefrestore.pictures.photo import Photo
 if TYPE_CHECKING:
     from prefrestore.faces.blend import Patch
     from prefrestore.restoration.options import RestoreOptions, Upscaler
+    from prefrestore.restoration.rules import Rule
+    from prefrestore.restoration.strength import Layers
     from prefrestore.restoration.uncertainty.measure import FaceSpread
 
 RECORD_VERSION = 1
@@ -42,7 +44,11 @@ class FaceRecord:
     """Photo pixels for each pixel of the model's crop."""
     status: Literal["restored", "skipped"]
     reason: str | None = None
-    """Why it was skipped."""
+    """Why it was skipped, or is not restored fully."""
+    rule: Rule = "default"
+    """Which rule decided."""
+    strength: float = 1.0
+    """How much of what is shown is the restored face, 0..1; a skipped one has 0."""
     similarity: float | None = None
     """SFace cosine between the face before and after, -1..1."""
     warnings: tuple[str, ...] = ()
@@ -51,7 +57,7 @@ class FaceRecord:
     before: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     """The aligned crop, S x S x 3; None for a face that was skipped before it was cropped."""
     after: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-    """The restored crop, with the photo's colours; None for a skipped face."""
+    """The crop as it is shown, with the photo's colours; None for a skipped face."""
 
     def as_dict(self) -> dict[str, Any]:
         """The face as JSON holds it; numbers are rounded to what they mean."""
@@ -64,6 +70,8 @@ class FaceRecord:
             "yaw_degrees": round(self.yaw, 1),
             "photo_pixels_per_model_pixel": round(self.photo_per_model, 4),
             "status": self.status,
+            "rule": self.rule,
+            "strength": round(self.strength, 4),
             "reason": self.reason,
             "identity_similarity": None if self.similarity is None else round(self.similarity, 4),
             "warnings": list(self.warnings),
@@ -81,6 +89,8 @@ class PhotoResult:
     faces: tuple[FaceRecord, ...]
     settings: Mapping[str, Any]
     """Seed, steps, preset, weight hashes and whatever else decides the result; JSON values only."""
+    layers: Layers | None = field(default=None, repr=False)
+    """The output without and with its faces, to show them at other strengths; None if no face was restored."""
     heat: NDArray[np.uint8] | None = field(default=None, repr=False)
     """The output with the faces' uncertainty maps over them, H x W x 3, and a legend below; None if not asked for."""
     patches: Mapping[int, Patch] = field(default_factory=dict, repr=False, compare=False)
@@ -182,6 +192,11 @@ def settings_of(pipeline: Any, options: RestoreOptions) -> dict[str, Any]:
         "scale": options.scale,
         "background": None if options.background is None else _model_of(options.background),
         "aligned": options.aligned,
+        "strength": {str(index): value for index, value in options.strength.items()}
+        if isinstance(options.strength, Mapping)
+        else options.strength,
+        "keep_likeness": options.keep_likeness,
+        "limits": {name: getattr(options, name) for name in ("min_face", "max_yaw", "min_score", "sharp_enough")},
         "reference": options.reference,
         "sample_tokens": options.sample_tokens,
     }

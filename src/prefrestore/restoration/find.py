@@ -1,0 +1,106 @@
+"""The faces of a photo, each with its aligned crop and what the rules look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.faces import align, blend, quality
+from prefrestore.faces.detect import Face, FaceDetector
+from prefrestore.faces.exposure import Exposure, exposure_of
+from prefrestore.pictures.photo import Photo
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.rules import FaceFacts
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FoundFace:
+    """One face of a photo before anything is decided."""
+
+    face: Face
+    matrix: align.Floats
+    """2 x 3: photo pixel to crop pixel."""
+    crop: NDArray[Any]
+    """S x S x 3 in the photo's own type: as floats all faces of a large group would take a gigabyte."""
+    exposure: Exposure
+    """How the crop is stretched for the model."""
+    facts: FaceFacts
+
+    @property
+    def coded(self) -> blend.Float32:
+        """The crop as coded values in 0..1."""
+        return coded(self.crop)
+
+    @property
+    def shown(self) -> blend.Float32:
+        """The crop as the model and every measure are shown it."""
+        return self.exposure.apply(self.coded)
+
+    @property
+    def points(self) -> align.Floats:
+        """The five points in the crop, 5 x 2 px."""
+        return align.transform_points(self.matrix, self.face.points)
+
+
+def find_faces(
+    photo: Photo, rgb: NDArray[np.uint8], detector: FaceDetector, size: int, options: RestoreOptions
+) -> list[FoundFace]:
+    """All faces of a photo from left to right; the whole picture for ``options.aligned``.
+
+    Args:
+        rgb: the photo as 8-bit RGB.
+        size: side of the crops, px.
+
+    Raises:
+        InvalidInputError: an aligned face that is not square.
+    """
+    width, height = photo.size
+    if options.aligned:
+        if width != height:
+            name = photo.path or "the picture"
+            raise InvalidInputError(f"{name}: an aligned face is square, this picture is {width} x {height} px")
+        faces = [Face((0.0, 0.0, float(width), float(height)), align.ffhq_template(width), 1.0)]
+        # Pixel centres of the whole picture onto those of the model's.
+        ratio = size / width
+        matrices = [np.array([[ratio, 0, ratio / 2 - 0.5], [0, ratio, ratio / 2 - 0.5]])]
+    else:
+        faces = detector.detect(rgb)
+        template = align.ffhq_template(size)
+        matrices = [align.estimate_similarity(face.points, template) for face in faces]
+    return [_found(photo, face, matrix, size, options) for face, matrix in zip(faces, matrices, strict=True)]
+
+
+def _found(photo: Photo, face: Face, matrix: align.Floats, size: int, options: RestoreOptions) -> FoundFace:
+    width, height = photo.size
+    crop = align.crop_face(photo.pixels, matrix, size)
+    crop = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
+    # The published procedure shows the model the face as it is.
+    exposure = Exposure() if options.reference else exposure_of(coded(crop))
+    shown = uint8(exposure.apply(coded(crop)))
+    inside = ((face.points >= -0.5) & (face.points <= (width - 0.5, height - 0.5))).all(axis=1)
+    facts = FaceFacts(
+        width=face.box[2],
+        yaw=quality.yaw_degrees(face.points),
+        quality=quality.face_quality(shown),
+        photo_per_model=1 / align.similarity_scale(matrix),
+        score=face.score,
+        points_outside=int((~inside).sum()),
+        share_outside=blend.share_outside(matrix, size, width, height),
+        noise=quality.noise_of(shown),
+        gain=exposure.gain,
+    )
+    return FoundFace(face=face, matrix=matrix, crop=crop, exposure=exposure, facts=facts)
+
+
+def coded(pixels: NDArray[Any]) -> blend.Float32:
+    """Integer pixels as coded values in 0..1."""
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
+
+
+def uint8(values: blend.Float32) -> NDArray[np.uint8]:
+    """Coded values as 8-bit pixels."""
+    return np.round(np.clip(values, 0, 1) * 255).astype(np.uint8)

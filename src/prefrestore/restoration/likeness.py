@@ -1,0 +1,50 @@
+"""Weak likeness acts: a face that has become less alike than its degradation explains is restored less strongly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+STEPS = (1.0, 0.75, 0.5, 0.25, 0.0)
+"""Shares of the strength that was decided, tried from the first to the last."""
+
+# How alike (SFace cosine) a degraded face still is to its own original, by its quality: what 95 of 100 reach (the
+# bench's 332 mildly and severely degraded faces; `benchmarks/sharpness.py likeness`). A restored face that is less
+# alike to its degraded one than that has changed more than the damage itself did.
+QUALITY = (0.0, 0.05, 0.10, 0.15, 0.25, 0.35, 0.50, 0.70)
+LIKENESS = (0.00, 0.07, 0.15, 0.27, 0.35, 0.48, 0.55, 0.75)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """How strongly a face may be restored for its likeness's sake."""
+
+    share: float
+    """One of `STEPS`."""
+    similarity: float
+    """SFace cosine at that strength between the face before and after, -1..1."""
+
+
+def least_likeness(quality: float) -> float:
+    """The similarity that a restored face owes to its input of this quality (0..1)."""
+    return float(np.interp(quality, QUALITY, LIKENESS))
+
+
+def keep(
+    quality: float, at: Callable[[float], NDArray[np.uint8]], similarity: Callable[[NDArray[np.uint8]], float]
+) -> Kept:
+    """The greatest share of its strength at which a face is as alike to its input as its quality explains.
+
+    Args:
+        at: share of the strength -> the aligned face as it would be shown, S x S x 3.
+        similarity: of such a face to the input.
+    """
+    least = least_likeness(quality)
+    for share in STEPS[:-1]:
+        alike = similarity(at(share))
+        if alike >= least:
+            return Kept(share=share, similarity=alike)
+    return Kept(share=STEPS[-1], similarity=1.0)
