@@ -17,6 +17,18 @@ from prefrestore.restoration.options import RestoreOptions
         {"steps": 0},
         {"fidelity": 1.1},
         {"faces": [-1]},
+        {"faces": "some"},
+        {"fidelity": float("nan")},
+        {"guidance_scale": float("nan")},
+        {"guidance_scale": float("inf")},
+        {"min_face": float("nan")},
+        {"max_yaw": float("inf")},
+        {"min_score": 1.5},
+        {"sharp_enough": float("nan")},
+        {"strength": float("nan")},
+        {"strength": 1.5},
+        {"strength": {0: -1.0}},
+        {"strength": {-1: 0.5}},
     ],
 )
 def test_bad_options(bad: dict[str, Any]) -> None:

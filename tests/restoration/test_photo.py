@@ -271,3 +271,107 @@ def test_options_that_do_not_fit_the_photo() -> None:
 def test_a_pipeline_that_returns_something_else() -> None:
     with pytest.raises(PrefRestoreError, match="shape"):
         restore_photo(scene(), Pipeline(lambda face: face[:32]), detector=TWO)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("faces", [None, (0,)])
+def test_numbers_that_are_not_finite_fail_the_photo(value: float, faces: Any) -> None:
+    def broken(face: Any) -> Any:
+        spoilt = face.copy()
+        spoilt[3, 4, 1] = value
+        return spoilt
+
+    class Raw(Pipeline):
+        def __call__(self, images: Any, **options: Any) -> Any:
+            return SimpleNamespace(images=np.stack([self.change(face) for face in images]).astype(np.float32))
+
+    with pytest.raises(PrefRestoreError, match="face 0.*not finite"):
+        restore_photo(scene(), Raw(broken), detector=TWO, options=RestoreOptions(faces=faces))
+
+
+def test_a_face_cut_by_the_edge_is_left_alone_unless_it_is_named() -> None:
+    pixels = scene()
+    cut = Detector(face_at(4, 80, 50), face_at(150, 80, 50))
+    result = restore_photo(pixels, Pipeline(sharpen), detector=cut)
+    assert [(face.status, face.rule) for face in result.faces] == [("skipped", "edge"), ("restored", "default")]
+    np.testing.assert_array_equal(result.image[:, :40], pixels[:, :40])
+    named = restore_photo(pixels, Pipeline(sharpen), detector=cut, options=RestoreOptions(faces=[0]))
+    assert named.faces[0].status == "restored" and any("edge" in said for said in named.warnings)
+
+
+def test_strength_acts_to_the_pixel() -> None:
+    pixels = scene()
+    loose = {"keep_likeness": False}
+
+    def shown(**options: Any) -> Any:
+        return restore_photo(pixels, Pipeline(sharpen), detector=TWO, options=RestoreOptions(**loose, **options))
+
+    full, half, none = (shown(strength=value) for value in (1.0, 0.5, 0.0))
+    np.testing.assert_array_equal(none.image, pixels)
+    assert not none.restored and {face.rule for face in none.faces} == {"strength"}
+    np.testing.assert_array_equal(full.image, shown().image)
+    assert half.layers is not None
+    np.testing.assert_array_equal(half.image, full.layers.at(0.5))
+    low, high = np.minimum(pixels, full.image), np.maximum(pixels, full.image)
+    assert ((half.image >= low) & (half.image <= high)).all()
+    assert (half.image != pixels).any() and (half.image != full.image).any()
+    one = shown(strength={0: 0.0})
+    left = np.s_[:, :115]  # between the two faces
+    np.testing.assert_array_equal(one.image[left], pixels[left])
+    np.testing.assert_array_equal(one.image[:, 115:], full.image[:, 115:])
+    assert [face.strength for face in one.faces] == [0, 1]
+    with pytest.raises(InvalidInputError, match="no face 2"):
+        shown(strength={2: 0.5})
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_strength_of_an_aligned_face(strength: float) -> None:
+    pixels = scene(SIZE, SIZE)
+    options = RestoreOptions(aligned=True, strength=strength, keep_likeness=False)
+    result = restore_photo(pixels, Pipeline(sharpen), options=options)
+    full = restore_photo(pixels, Pipeline(sharpen), options=RestoreOptions(aligned=True, keep_likeness=False)).image
+    if strength != 0.5:
+        np.testing.assert_array_equal(result.image, pixels if strength == 0 else full)
+    else:
+        assert (result.image != pixels).any() and (result.image != full).any()
+
+
+class Embedder:
+    """Tells people by how much their faces vary: a stand-in for an identity network."""
+
+    def embed(self, rgb: Any, points: Any = None) -> Any:
+        light = float(rgb.astype(np.float64).std()) / 255
+        return np.array([np.cos(30 * light), np.sin(30 * light)], np.float32)
+
+
+def test_weak_likeness_lowers_the_strength_and_says_so() -> None:
+    pixels = scene()
+
+    def other(face: Any) -> Any:
+        return face + 0.4 * (np.indices((SIZE, SIZE)).sum(0) % 4 < 2)[..., None] - 0.2
+
+    def shown(keep: bool) -> Any:
+        options = RestoreOptions(keep_likeness=keep)
+        return restore_photo(pixels, Pipeline(other), detector=TWO, options=options, embedder=Embedder())
+
+    kept, loose = shown(keep=True), shown(keep=False)
+    assert all(face.strength == 1 for face in loose.faces)
+    assert {face.rule for face in kept.faces} == {"likeness"}
+    assert all(face.strength < 1 for face in kept.faces)
+    for mine, free in zip(kept.faces, loose.faces, strict=True):
+        assert mine.similarity is None or mine.similarity > free.similarity
+        assert any("lowered" in said for said in mine.warnings)
+    assert kept.as_record()["faces"][0]["rule"] == "likeness"
+
+
+def test_a_faded_face_is_shown_to_the_model_with_contrast_and_stays_faded() -> None:
+    faded = np.round(140 + (scene().astype(float) - 140) * 0.2).astype(np.uint8)
+    seen: list[Any] = []
+
+    def look(face: Any) -> Any:
+        seen.append(np.ptp(face))
+        return face
+
+    result = restore_photo(faded, Pipeline(look), detector=TWO)
+    assert min(seen) > 0.5
+    assert np.abs(result.image.astype(int) - faded).max() <= 2

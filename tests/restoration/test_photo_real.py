@@ -39,8 +39,12 @@ def test_another_person_is_warned_of() -> None:
     data = pytest.importorskip("skimage.data")
     photo = np.ascontiguousarray(data.astronaut())
     noise = np.random.default_rng(0).random((64, 64, 3))
-    other = restore_photo(photo, Pipeline(lambda face: noise), options=RestoreOptions(faces=[0]))
-    assert "same person" in other.warnings[0]
+    loose = RestoreOptions(faces=[0], keep_likeness=False)
+    other = restore_photo(photo, Pipeline(lambda face: noise), options=loose)
+    assert "same person" in other.warnings[0] and other.faces[0].strength == 1
+    kept = restore_photo(photo, Pipeline(lambda face: noise), options=RestoreOptions(faces=[0]))
+    assert kept.faces[0].rule == "likeness" and kept.faces[0].strength < 1
+    assert (kept.faces[0].similarity or 1) > (other.faces[0].similarity or 0)
     same = restore_photo(photo, Pipeline(lambda face: face), options=RestoreOptions(faces=[0]))
     assert same.warnings == () or "same person" not in same.warnings[0]
     assert (same.faces[0].similarity or 0) > 0.95

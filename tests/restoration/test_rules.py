@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from prefrestore.restoration.options import RestoreOptions
@@ -45,7 +46,62 @@ def test_no_reason(facts: dict[str, float]) -> None:
     assert skip(**facts) is None
 
 
+@pytest.mark.parametrize(
+    ("facts", "options", "rule"),
+    [
+        ({"score": 0.6}, {"min_score": 0.7}, "score"),
+        ({"points_outside": 1}, {}, "edge"),
+        ({"share_outside": 0.2}, {}, "edge"),
+        ({"width": 15.0}, {}, "size"),
+        ({"width": 70.0}, {"min_face": 80}, "size"),
+        ({"yaw": 60.0}, {}, "yaw"),
+        ({"yaw": 40.0}, {"max_yaw": 30}, "yaw"),
+        ({"quality": 0.9, "photo_per_model": 1.0}, {}, "sharp"),
+        ({"quality": 0.5, "photo_per_model": 1.0}, {"sharp_enough": 0.4}, "sharp"),
+        ({"quality": 0.7, "photo_per_model": 2.0}, {}, "large"),
+    ],
+)
+def test_the_rule_that_decides_is_named(facts: dict[str, Any], options: dict[str, Any], rule: str) -> None:
+    decision = decided(RestoreOptions(**options), **facts)
+    assert (decision.rule, decision.strength) == (rule, 0)
+    everybody = decided(RestoreOptions(faces="all", **options), **facts)
+    assert (everybody.rule, everybody.strength, everybody.reason) == ("all", 1, None)
+    assert decided(RestoreOptions(faces=[1], **options), **facts).rule == "named"
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high", "fixed"),
+    [
+        ("quality", 0.3, 0.95, {"photo_per_model": 1.0}),
+        ("quality", 0.3, 0.95, {"photo_per_model": 2.0}),
+        ("photo_per_model", 1.0, 3.0, {"quality": 0.66}),
+        ("width", 40.0, 8.0, {}),
+        ("yaw", 20.0, 80.0, {}),
+    ],
+)
+def test_no_rule_is_a_switch(name: str, low: float, high: float, fixed: dict[str, float]) -> None:
+    """From one end to the other in 200 steps: from fully restored to left alone, never by a jump."""
+    found = [decided(**fixed, **{name: float(value)}).strength for value in np.linspace(low, high, 201)]
+    assert (found[0], found[-1]) == (1, 0) and found == sorted(found, reverse=True)
+    assert max(abs(a - b) for a, b in zip(found, found[1:], strict=False)) < 0.1
+
+
 def test_warnings() -> None:
     fact = FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=2.0)
     assert len(warnings_of(fact, 0.1)) == 2
     assert warnings_of(FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=1.0), 0.8) == ()
+
+
+@pytest.mark.parametrize(
+    ("facts", "word"),
+    [
+        ({"score": 0.7}, "0.70"),
+        ({"points_outside": 2, "share_outside": 0.3}, "edge"),
+        ({"gain": 9.0}, "contrast"),
+        ({"noise": 40.0}, "noise"),
+    ],
+)
+def test_what_is_beyond_help_is_said(facts: dict[str, Any], word: str) -> None:
+    usual: dict[str, Any] = {"width": 60, "yaw": 0, "quality": 0.2, "photo_per_model": 1.0}
+    (said,) = warnings_of(FaceFacts(**{**usual, **facts}), 0.8)
+    assert word in said

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, numbers
+from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision
+from prefrestore.cli.face_options import (
+    Faces,
+    KeepLikeness,
+    MaxYaw,
+    MinFace,
+    MinScore,
+    SharpEnough,
+    Strength,
+    face_options,
+)
 from prefrestore.cli.report import report
 
 
@@ -16,9 +26,13 @@ def restore(
     inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder, or for one photo a file.")],
     aligned: Annotated[bool, typer.Option("--aligned", help="Each input is one aligned square face.")] = False,
-    faces: Annotated[
-        str | None, typer.Option(metavar="0,2", help="Restore only these faces, counted from the left.")
-    ] = None,
+    faces: Faces = None,
+    strength: Strength = None,
+    min_face: MinFace = None,
+    max_yaw: MaxYaw = None,
+    min_score: MinScore = None,
+    sharp_enough: SharpEnough = None,
+    keep_likeness: KeepLikeness = True,
     prompt: Annotated[str | None, typer.Option(help="What the faces look like, in a sentence.")] = None,
     captions: Annotated[
         str | None,
@@ -88,7 +102,15 @@ def restore(
     Each output keeps its input's name, in the input's format or PNG or JPEG, with a record NAME.json beside it. A
     file that fails, or shows no face, is reported, the others are done, and the exit status is 1.
     """
-    chosen = numbers(faces)
+    chosen = face_options(
+        faces,
+        strength,
+        keep_likeness=keep_likeness,
+        min_face=min_face,
+        max_yaw=max_yaw,
+        min_score=min_score,
+        sharp_enough=sharp_enough,
+    )
 
     from prefrestore.restoration.batch import PhotoRestorer, run_tasks
     from prefrestore.restoration.captions import with_captions
@@ -101,7 +123,7 @@ def restore(
     if captions is not None:
         plan = replace(plan, tasks=with_captions(plan.tasks, captions))
     options = RestoreOptions(
-        faces=chosen,
+        **chosen,
         prompt=prompt,
         steps=steps,
         seed=seed,

@@ -73,8 +73,13 @@ class Recipe:
             "crops": self.crops,
             "compare": self.compare,
             "batch_faces": self.batch_faces,
-            "options": {name: value for name, value in asdict(self.options).items() if name != "background"},
+            "options": {name: _as_json(value) for name, value in asdict(self.options).items() if name != "background"},
         }
+
+
+def _as_json(value: Any) -> Any:
+    """A strength by face has names as JSON has them, so that it is equal to what was read back."""
+    return {str(key): part for key, part in value.items()} if isinstance(value, dict) else value
 
 
 def _hash(path: Path | None) -> str | None:
