@@ -13,6 +13,7 @@ from prefrestore.faces import align, blend
 from prefrestore.faces.detect import Face
 from prefrestore.pictures.photo import Photo
 from prefrestore.restoration.photo import RestoreOptions, face_generator, restore_photo
+from prefrestore.restoration.strength import Layers
 
 SIZE = 64
 
@@ -310,8 +311,8 @@ def test_strength_acts_to_the_pixel() -> None:
     np.testing.assert_array_equal(none.image, pixels)
     assert not none.restored and {face.rule for face in none.faces} == {"strength"}
     np.testing.assert_array_equal(full.image, shown().image)
-    assert half.layers is not None
-    np.testing.assert_array_equal(half.image, full.layers.at(0.5))
+    layers = Layers(without=pixels, full=full.image, places=full.patches)
+    np.testing.assert_array_equal(half.image, layers.at(0.5))
     low, high = np.minimum(pixels, full.image), np.maximum(pixels, full.image)
     assert ((half.image >= low) & (half.image <= high)).all()
     assert (half.image != pixels).any() and (half.image != full.image).any()

@@ -23,7 +23,7 @@ from prefrestore.restoration.draw import Answer, draw_faces, face_generator
 from prefrestore.restoration.find import FoundFace, coded, find_faces, uint8
 from prefrestore.restoration.options import MAX_OUTPUT_PIXELS, RestoreOptions, Upscaler
 from prefrestore.restoration.record import FaceRecord, PhotoResult, settings_of, write_record
-from prefrestore.restoration.render import render, render_aligned
+from prefrestore.restoration.render import render_aligned_at, render_at
 from prefrestore.restoration.rules import Decision, decide, warnings_of
 from prefrestore.restoration.strength import mixed
 from prefrestore.restoration.uncertainty.heatmap import heat_picture, overlay
@@ -127,10 +127,10 @@ def restore_photo(
     one_channel = tone is not None and tone.curve is None
     strengths = {record.index: record.strength for record in records if record.index in patches}
     if options.aligned:
-        side = max(width, size) * options.scale
-        output, layers = render_aligned(photo, patches.get(0), strengths.get(0, 0.0), side)
+        shown = patches[0].pixels if patches else None
+        output = render_aligned_at(photo, shown, strengths.get(0, 0.0), max(width, size) * options.scale)
     else:
-        output, layers = render(photo, patches, strengths, options, one_channel=one_channel)
+        output = render_at(photo, patches, strengths, options, one_channel=one_channel)
     heat = None
     if options.uncertainty:
         over = uint8(heated[0].pixels) if options.aligned and heated else blend.paste(output.rgb8(), heated)
@@ -141,7 +141,6 @@ def restore_photo(
         before=photo,
         faces=tuple(records),
         settings=settings,
-        layers=layers,
         heat=heat,
         patches=patches,
         one_channel=one_channel,
@@ -202,7 +201,7 @@ def _restored(
         warnings = (*warnings, said)
     if kept.share == 0:
         return replace(record, warnings=warnings)
-    return replace(record, status="restored", after=at(kept.share), similarity=kept.similarity, warnings=warnings)
+    return replace(record, status="restored", after=full, similarity=kept.similarity, warnings=warnings)
 
 
 @cache

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from prefrestore.faces.blend import Patch
     from prefrestore.restoration.options import RestoreOptions, Upscaler
     from prefrestore.restoration.rules import Rule
-    from prefrestore.restoration.strength import Layers
     from prefrestore.restoration.uncertainty.measure import FaceSpread
 
 RECORD_VERSION = 1
@@ -57,7 +56,7 @@ class FaceRecord:
     before: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
     """The aligned crop, S x S x 3; None for a face that was skipped before it was cropped."""
     after: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
-    """The crop as it is shown, with the photo's colours; None for a skipped face."""
+    """The restored crop at full strength, with the photo's colours; None for a skipped face."""
 
     def as_dict(self) -> dict[str, Any]:
         """The face as JSON holds it; numbers are rounded to what they mean."""
@@ -89,12 +88,11 @@ class PhotoResult:
     faces: tuple[FaceRecord, ...]
     settings: Mapping[str, Any]
     """Seed, steps, preset, weight hashes and whatever else decides the result; JSON values only."""
-    layers: Layers | None = field(default=None, repr=False)
-    """The output without and with its faces, to show them at other strengths; None if no face was restored."""
     heat: NDArray[np.uint8] | None = field(default=None, repr=False)
     """The output with the faces' uncertainty maps over them, H x W x 3, and a legend below; None if not asked for."""
     patches: Mapping[int, Patch] = field(default_factory=dict, repr=False, compare=False)
-    """Number of each restored face -> what was put into the output, and where: enough to put it in again otherwise."""
+    """Number of each restored face -> what was put into the output at full strength, and where: enough to put it in
+    again otherwise."""
     one_channel: bool = False
     """Whether they were put in as one channel, so that grey stays exactly grey."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,22 +13,32 @@ from numpy.typing import NDArray
 from prefrestore.faces import blend
 from prefrestore.pictures.photo import Photo
 from prefrestore.restoration.options import RestoreOptions
-from prefrestore.restoration.strength import Layers
+from prefrestore.restoration.strength import Layers, mixed
 
 
-def render(
+def render(photo: Photo, patches: Sequence[blend.Patch], options: RestoreOptions, *, one_channel: bool) -> Photo:
+    """The photo at its output size with the faces pasted in."""
+    ground = _ground(photo, options, one_channel=one_channel)
+    return ground.with_pixels(_pasted(ground.pixels, patches, one_channel=one_channel), ground.alpha)
+
+
+def render_at(
     photo: Photo,
     patches: Mapping[int, blend.Patch],
     strengths: Mapping[int, float],
     options: RestoreOptions,
     *,
     one_channel: bool,
-) -> tuple[Photo, Layers | None]:
-    """The photo at its output size with the faces pasted in, each at its strength; and what it was made from.
+) -> Photo:
+    """The same with each face at its strength; ``patches`` and ``strengths`` by the number of the face."""
+    ground = _ground(photo, options, one_channel=one_channel)
+    full = _pasted(ground.pixels, list(patches.values()), one_channel=one_channel)
+    layers = Layers(without=ground.pixels, full=full, places=patches)
+    return ground.with_pixels(layers.at(strengths), ground.alpha)
 
-    Args:
-        patches, strengths: by the number of the face.
-    """
+
+def _ground(photo: Photo, options: RestoreOptions, *, one_channel: bool) -> Photo:
+    """The photo at its output size, without restored faces."""
     pixels, alpha = photo.pixels, photo.alpha
     if options.background is not None:
         colour = np.repeat(pixels[..., None], 3, axis=2) if photo.is_grey else pixels
@@ -38,38 +48,39 @@ def render(
             ground = ground if photo.is_grey else np.repeat(ground[..., None], 3, axis=2)
     else:
         ground = _enlarge(pixels, options.scale)
-    if alpha is not None:
-        alpha = _enlarge(alpha, options.scale)
+    return photo.with_pixels(ground, None if alpha is None else _enlarge(alpha, options.scale))
+
+
+def _pasted(ground: NDArray[Any], patches: Sequence[blend.Patch], *, one_channel: bool) -> NDArray[Any]:
     if not patches:
-        return photo.with_pixels(ground, alpha), None
-    if one_channel:
-        # Pasting one channel keeps grey exactly grey, whatever the arithmetic rounds.
-        flat = [replace(patch, pixels=np.ascontiguousarray(patch.pixels[..., 0])) for patch in patches.values()]
-        grey = blend.paste(ground if ground.ndim == 2 else np.ascontiguousarray(ground[..., 0]), flat)
-        result = grey if photo.is_grey else np.repeat(grey[..., None], 3, axis=2)
-    else:
-        result = blend.paste(ground, list(patches.values()))
-    layers = Layers(without=ground, full=result, places=patches)
-    return photo.with_pixels(layers.at(strengths), alpha), layers
+        return ground
+    if not one_channel:
+        return blend.paste(ground, patches)
+    # Pasting one channel keeps grey exactly grey, whatever the arithmetic rounds.
+    flat = [replace(patch, pixels=np.ascontiguousarray(patch.pixels[..., 0])) for patch in patches]
+    grey = blend.paste(ground if ground.ndim == 2 else np.ascontiguousarray(ground[..., 0]), flat)
+    return grey if ground.ndim == 2 else np.repeat(grey[..., None], 3, axis=2)
 
 
-def render_aligned(photo: Photo, patch: blend.Patch | None, strength: float, side: int) -> tuple[Photo, Layers | None]:
-    """The restored face itself, ``side`` x ``side``, in the photo's pixel type; and what it was made from.
+def render_aligned_at(photo: Photo, face: blend.Float32 | None, strength: float, side: int) -> Photo:
+    """As `render_aligned`, at a strength; without a face, the photo at that size."""
+    without = photo.with_pixels(
+        _resize(photo.pixels, side, side), None if photo.alpha is None else _resize(photo.alpha, side, side)
+    )
+    if face is None:
+        return without
+    full = render_aligned(photo, face, side)
+    return full.with_pixels(mixed(without.pixels, full.pixels, np.full((side, side), strength, np.float32)), full.alpha)
 
-    Without one, the photo at that size.
-    """
-    alpha = None if photo.alpha is None else _resize(photo.alpha, side, side)
-    without = _resize(photo.pixels, side, side)
-    if patch is None:
-        return photo.with_pixels(without, alpha), None
+
+def render_aligned(photo: Photo, face: blend.Float32, side: int) -> Photo:
+    """The restored face itself, ``side`` x ``side``, in the photo's pixel type."""
     levels = np.iinfo(photo.pixels.dtype).max
-    values = np.round(np.clip(patch.pixels, 0, 1) * levels).astype(photo.pixels.dtype)
+    values = np.round(np.clip(face, 0, 1) * levels).astype(photo.pixels.dtype)
     if photo.is_grey:
         values = values[..., 0]
-    whole = np.ones((side, side), np.float32)
-    place = blend.Patch(patch.pixels, np.array([[1.0, 0, 0], [0, 1.0, 0]]), whole)
-    layers = Layers(without=without, full=_resize(values, side, side), places={0: place})
-    return photo.with_pixels(layers.at({0: strength}), alpha), layers
+    alpha = None if photo.alpha is None else _resize(photo.alpha, side, side)
+    return photo.with_pixels(_resize(values, side, side), alpha)
 
 
 def _enlarge(pixels: NDArray[Any], factor: int) -> NDArray[Any]:

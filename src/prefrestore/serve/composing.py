@@ -25,13 +25,15 @@ from prefrestore.serve.restoring import read_original, restore_options
 from prefrestore.serve.schemas import Face, Restoration
 from prefrestore.serve.store import output_suffix, suffix_of
 
-# (guess, on, strength) of a face that nobody has changed: skipped, or restored.
-FIRST = ((None, False, 1.0), (0, True, 1.0))
+# (guess, on) of a face that nobody has changed: skipped, or restored.
+FIRST = ((None, False), (0, True))
 
 
 def is_first(one: Restoration) -> bool:
     """Whether all is as it was restored: the result is then the file that was written."""
-    return all(not face.late and (face.guess, face.on, face.strength) in FIRST for face in one.faces)
+    return all(
+        not face.late and (face.guess, face.on) in FIRST and face.strength == face.first_strength for face in one.faces
+    )
 
 
 def shown(one: Restoration) -> dict[int, Face]:

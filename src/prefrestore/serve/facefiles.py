@@ -64,6 +64,8 @@ def as_face(record: FaceRecord, options: Options) -> Face:
         similarity=record.similarity,
         warnings=list(record.warnings),
         on=restored,
+        strength=record.strength if restored else 1.0,
+        first_strength=record.strength if restored else 1.0,
         guess=0 if restored else None,
         guesses=[first] if restored else [],
     )

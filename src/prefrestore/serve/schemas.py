@@ -81,6 +81,7 @@ class Face(BaseModel):
     warnings: list[str] = []
     on: bool = False
     strength: float = 1.0
+    first_strength: float = Field(default=1.0, description="What the rules made of it.")
     guess: int | None = None
     guesses: list[Guess] = []
     late: bool = Field(
