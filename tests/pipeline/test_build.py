@@ -12,8 +12,9 @@ from torch import nn
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline.build import build_pipeline, load_preset_pipeline
 from prefrestore.pipeline.components import COMPONENTS, ORDER, build_component, build_components
-from prefrestore.pipeline.presets import PRESET_NAMES, Preset, load_preset
+from prefrestore.pipeline.presets import PRESET_NAMES, Preset, load_preset, preset_identity, weights_folder
 
+SOURCE = Path(__file__).parents[2] / "src" / "prefrestore"
 PUBLISHED = str(Path(__file__).parents[1] / "presets" / "published.json")
 """The published classes with small numbers."""
 
@@ -43,6 +44,13 @@ def test_the_global_generator_is_left_alone() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_tied_embeddings_are_one_parameter_full_or_empty() -> None:
+    preset = load_preset("compact")
+    for source in ("new", "empty"):
+        model = build_component(preset, "language_model", source)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
 @pytest.mark.parametrize("preset", ["tiny", PUBLISHED])
 def test_loaded_empty_and_handed_in(preset: str, tmp_path: Path) -> None:
     values = load_preset(preset)
@@ -61,6 +69,7 @@ def test_loaded_empty_and_handed_in(preset: str, tmp_path: Path) -> None:
             assert {k: v.shape for k, v in empty.state_dict().items()} == {
                 k: v.shape for k, v in part.state_dict().items()
             }
+            assert len(list(empty.parameters())) == len(list(part.parameters()))
         else:
             assert loaded.get_vocab() == part.get_vocab()
 
@@ -148,11 +157,30 @@ def test_trainers_name_no_class_of_a_preset() -> None:
     presets = [load_preset(name) for name in PRESET_NAMES]
     named = {part.class_name for each in presets for part in (*each.components.values(), *each.optional.values())}
     word = re.compile("|".join(rf"\b{name}\b" for name in sorted({*named, *COMPONENTS})))
-    source = Path(__file__).parents[2] / "src" / "prefrestore"
     found = {
-        f"{path.relative_to(source)}: {name}"
+        f"{path.relative_to(SOURCE)}: {name}"
         for room in ("training", "preference")
-        for path in (source / room).rglob("*.py")
+        for path in (SOURCE / room).rglob("*.py")
         for name in word.findall(path.read_text())
     }
     assert found == set()
+
+
+def test_no_module_asks_which_preset_it_is() -> None:
+    asks = re.compile(rf"""(?:[=!]=|\bin\b) *[(\["']+(?:{"|".join(PRESET_NAMES)})["']""")
+    assert asks.search('if name == "tiny"') and asks.search("if name in ('paper',)")
+    found = [str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if asks.search(path.read_text())]
+    assert found == []
+
+
+def test_the_weights_of_a_preset_and_what_tells_it_from_others(tmp_path: Path) -> None:
+    assert weights_folder("tiny") is None and weights_folder(PUBLISHED) is None
+    assert weights_folder("compact") == SOURCE / "weights" / "compact"
+    assert weights_folder("tiny", tmp_path) == tmp_path
+    with pytest.raises(WeightsError, match="--model"):
+        weights_folder("paper")
+    one = preset_identity(changed(tmp_path))
+    assert preset_identity("tiny") == "tiny" and one == preset_identity(changed(tmp_path))
+    assert one != preset_identity(changed(tmp_path, face_size=64))
+    with pytest.raises(InvalidInputError):
+        preset_identity("huge")

@@ -1,12 +1,20 @@
-"""The tokenizer's building blocks, and their seeded initialisation."""
+"""The tokenizer's building blocks, their seeded initialisation, and where they keep full precision."""
 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[object]:
+    """Inside, nothing is cast to lower precision; on devices without autocast (torch's meta) nothing is anyway."""
+    if not torch.amp.is_autocast_available(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 class ResidualBlock(nn.Module):

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from prefrestore.files.weights import bundled_folder, folder_hashes, verify
+from prefrestore.files.weights import folder_hashes, verify
 from prefrestore.models.adapter import adapter_folder, load_adapter
 from prefrestore.pipeline.components import ORDER, Source, build_components
 from prefrestore.pipeline.pipeline import PrefRestorePipeline
-from prefrestore.pipeline.presets import Preset, load_preset
+from prefrestore.pipeline.presets import Preset, load_preset, weights_folder
 
 ADAPTER = "preference"
 """Where a pipeline folder keeps its preference adapter."""
@@ -57,10 +57,10 @@ def load_preset_pipeline(
     preset = load_preset(name)
     other = preference if isinstance(preference, Path) else None
     hashes: dict[str, str] = {}
-    if folder is None and preset.weights == "random":
+    path = weights_folder(name, None if folder is None else Path(folder))
+    if path is None:
         pipeline = build_pipeline(preset, dtype=dtype)
     else:
-        path = bundled_folder(preset.name) if folder is None else Path(folder)
         hashes = verify(path)
         pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
         if preference is True and (path / ADAPTER).is_dir():

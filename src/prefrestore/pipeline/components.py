@@ -111,7 +111,9 @@ def build_components(
                 parts[name] = _made(preset, name, parts, seed=seed, captions=captions)
             elif sources[name] == "empty":
                 with init_empty_weights():
-                    parts[name] = _made(preset, name, parts, seed=seed, captions=captions)
+                    part = parts[name] = _made(preset, name, parts, seed=seed, captions=captions)
+                if name == "language_model":
+                    part.tie_weights()  # the embeddings and the head were made empty one by one
     for name, part in parts.items():
         if isinstance(part, nn.Module):
             if isinstance(sources[name], str) and dtype is not None:
@@ -154,9 +156,7 @@ def _language_model(
         text = preset.component("text_tokenizer").arguments["text_vocabulary"]
         rows = text + len(SPECIALS) + _codes(preset, parts)
     model = kind(kind.config_class(**{"vocab_size": rows, **arguments}))
-    if next(model.parameters()).is_meta:
-        model.tie_weights()  # the embeddings and the head were made empty one by one
-    else:
+    if not next(model.parameters()).is_meta:
         initialise_language_model(model, torch.Generator().manual_seed(seed))
     return model
 

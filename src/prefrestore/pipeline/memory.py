@@ -21,7 +21,6 @@ from torch.utils._pytree import tree_leaves
 
 from prefrestore.models.offload import STRIDE, TILE
 from prefrestore.models.semantic.decoding import FIRST_DRAFT, LONGEST_DRAFT
-from prefrestore.models.semantic.ta_tok import TATok
 from prefrestore.pipeline.components import build_components
 from prefrestore.pipeline.presets import Preset
 
@@ -161,8 +160,7 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
 
     look, faces = (empty(3, size, size) for size in (tokenizer.config.image_size, side))
     with torch.no_grad(), Counter() as tokenizing:
-        # The compact codebook uses torch.autocast, which knows no meta device: its few codes are left out.
-        tokenizer.encode(look) if isinstance(tokenizer, TATok) else tokenizer.features(look)
+        tokenizer.encode(look)
     latent, *autoencoding = _autoencoding(autoencoder, faces)
     estimating = []
     if "lq_encoder" in parts:

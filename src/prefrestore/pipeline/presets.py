@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.files.fingerprints import file_hash
+from prefrestore.files.weights import bundled_folder
 
 PRESET_NAMES = ("compact", "tiny", "paper")
 
@@ -118,6 +120,25 @@ def load_preset(name: str) -> Preset:
         return Preset(**{**values, **groups, "flow": FlowConfig(**values["flow"])})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInputError(f"preset '{name}': this does not describe a preset ({error!r})") from error
+
+
+def preset_identity(name: str) -> str:
+    """What tells a preset from others: its name, or of a file what it holds. Raises InvalidInputError."""
+    load_preset(name)
+    return name if name in PRESET_NAMES else file_hash(Path(name))
+
+
+def weights_folder(name: str, model: Path | None = None) -> Path | None:
+    """Where a pipeline of a preset finds its weights: in ``model``, in the package, or None where they are random.
+
+    Raises:
+        InvalidInputError: no such preset.
+        WeightsError: it has no weights of its own, and no ``model`` was named.
+    """
+    preset = load_preset(name)
+    if model is not None:
+        return model
+    return None if preset.weights == "random" else bundled_folder(preset.name)
 
 
 def _components(group: Mapping[str, Mapping[str, Any]]) -> dict[str, ComponentConfig]:

@@ -158,14 +158,15 @@ def held_out_margins(
 
 def restorer(config: Config) -> tuple[Callable[[], PrefRestorePipeline], object]:
     """How the restorer of a configuration is loaded, and what tells it from another one."""
-    from prefrestore.files.weights import bundled_folder, verify
+    from prefrestore.files.weights import verify
     from prefrestore.pipeline.build import load_preset_pipeline
+    from prefrestore.pipeline.presets import preset_identity, weights_folder
 
     def load() -> PrefRestorePipeline:
         return load_preset_pipeline(config.preset, folder=config.model)
 
-    random = config.model is None and config.preset == "tiny"
-    return load, config.preset if random else verify(config.model or bundled_folder(config.preset))
+    folder = weights_folder(config.preset, config.model)
+    return load, preset_identity(config.preset) if folder is None else verify(folder)
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:

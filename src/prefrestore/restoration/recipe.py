@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from prefrestore.files.fingerprints import file_hash
-from prefrestore.files.weights import HASH_FILE, bundled_folder, folder_hashes
+from prefrestore.files.weights import HASH_FILE, folder_hashes
 from prefrestore.models.adapter import adapter_folder
 from prefrestore.pipeline.load import load_pipeline, pick_device
+from prefrestore.pipeline.presets import preset_identity, weights_folder
 from prefrestore.restoration.batch import PhotoRestorer
 from prefrestore.restoration.gather import GatheringRestorer
 from prefrestore.restoration.options import RestoreOptions
@@ -58,12 +59,11 @@ class Recipe:
         """What decides the results, as JSON values; weights and models by their hashes, the device left out."""
         from prefrestore import __version__
 
-        random = self.preset == "tiny" and self.model is None
-        hashes = None if random else (self.model or bundled_folder(self.preset)) / HASH_FILE
+        folder = weights_folder(self.preset, self.model)
         return {
             "prefrestore": __version__,
-            "preset": self.preset,
-            "weights": _hash(hashes),
+            "preset": preset_identity(self.preset),
+            "weights": _hash(folder and folder / HASH_FILE),
             "dtype": self.dtype,
             "tile": self.tile,
             "preference": folder_hashes(adapter_folder(self.preference))

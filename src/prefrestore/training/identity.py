@@ -13,6 +13,7 @@ from torch import nn
 
 from prefrestore.data.identity import face_identity
 from prefrestore.files.fingerprints import FORMAT
+from prefrestore.pipeline.presets import preset_identity
 
 if TYPE_CHECKING:
     from prefrestore.data.faces import FaceSet
@@ -54,7 +55,7 @@ def run_identity(
 def run_settings(config: StageConfig) -> dict[str, Any]:
     """Those settings of a stage that decide what it learns, by name."""
     told = (field.name for field in fields(config) if field.name not in WITHOUT_EFFECT | TOLD_OTHERWISE)
-    return {name: getattr(config, name) for name in told}
+    return {name: getattr(config, name) for name in told} | {"preset": preset_identity(config.preset)}
 
 
 def start_hash(config: StageConfig, *modules: nn.Module) -> str:

@@ -63,8 +63,8 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
         }
 
     # Of the autoencoder only the encoder counts: this stage trains the decoder.
-    frozen = {"lq_encoder": pipeline.lq_encoder, "image_tokenizer": pipeline.image_tokenizer}
-    frozen |= {"language_model": pipeline.language_model, "autoencoder": pipeline.autoencoder}
+    names = ("lq_encoder", "image_tokenizer", "language_model", "autoencoder")
+    frozen = {name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None}
     hashes = {name: parameter_hash(module, skip="decoder") for name, module in frozen.items()}
     key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "hashes": hashes}
     key |= {"data": face_identity(faces), "mixed_precision": config.mixed_precision}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.models.layers import full_precision
 from prefrestore.models.offload import at_work
 
 
@@ -58,18 +59,18 @@ class SimVQ(nn.Module):
 
     def codebook(self) -> Tensor:
         """The codes that are compared: unit rows of ``embedding_proj(embedding)``, (size, C) float32."""
-        with at_work(self.embedding), torch.autocast(self.embedding.weight.device.type, enabled=False):
+        with at_work(self.embedding), full_precision(self.embedding.weight.device):
             return F.normalize(self.embedding_proj(self.embedding.weight).float(), dim=-1)
 
     def nearest(self, features: Tensor) -> Tensor:
         """Features (B,N,C), of any length -> indices (B,N) int64 of the codes with the highest cosine."""
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             # The length of a feature does not change which code is nearest, so only the codes are normalised.
             return (features.float() @ self.codebook().T).argmax(-1)
 
     def forward(self, features: Tensor) -> Quantized:
         """Features (B,N,C) -> codes with a straight-through gradient, indices, losses."""
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             codebook = self.codebook()
             unit = F.normalize(features.float(), dim=-1)
             similarity = unit @ codebook.T
