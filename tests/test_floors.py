@@ -1,6 +1,7 @@
 """The house: what may import what, and what may lie at its root. See docs/architecture.md."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,18 @@ def faults(src: Path) -> list[str]:
     at_root = {path.name for path in (src / "prefrestore").iterdir() if path.is_file()}
     told += [f"{name} lies at the root" for name in sorted(at_root - {"__init__.py", "errors.py", "py.typed"})]
     return told
+
+
+def test_the_rooms_that_the_documentation_names_are_there() -> None:
+    text = (SRC.parent / "docs" / "architecture.md").read_text()
+    rooms = "|".join(FLOORS)
+    named = set(re.findall(rf"`((?:{rooms})/[\w/]*(?:\.py)?)`", text))
+    assert {"restoration/photo", "training/loop", "preference/policy"} <= named
+    inside = SRC / "prefrestore"
+    missing = {name for name in named if not ((inside / name).exists() or (inside / f"{name}.py").is_file())}
+    assert missing == set()
+    untold = [room for room in FLOORS if not re.search(rf"^\| `{room}(?:/|\.py)` \|", text, re.MULTILINE)]
+    assert untold == []
 
 
 def test_the_house_stands() -> None:
