@@ -97,7 +97,7 @@ def test_a_path_that_is_not_there(restore: Restore, photo: Path, tmp_path: Path)
 def test_an_output_that_cannot_be_a_folder(restore: Restore, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     ran = restore(photo, "-o", tmp_path / "file")
-    assert ran.code == 1 and "file" in ran.text and "folder" in ran.text
+    assert ran.code == 2 and "file" in ran.text and "folder" in ran.text
     ran = restore(photo, "-o", tmp_path / "file" / "below")
     assert ran.code == 1 and "below" in ran.text
 
@@ -171,10 +171,10 @@ def test_choices_that_are_not_there(restore: Restore, photo: Path, tmp_path: Pat
 
     if not torch.cuda.is_available():
         ran = restore(photo, "-o", tmp_path / "out", "--device", "cuda")
-        assert ran.code == 1 and "--device cuda" in ran.text
+        assert ran.code == 2 and "--device cuda" in ran.text
     ran = restore(photo, "-o", tmp_path / "out", "--preset", "huge")
-    assert ran.code == 1 and "huge" in ran.text
+    assert ran.code == 2 and "huge" in ran.text
     ran = restore(photo, "-o", tmp_path / "out", "--background", tmp_path / "gone.pth")
     assert ran.code == 1 and "gone.pth" in ran.text
     ran = restore(photo, "-o", tmp_path / "out", "--scale", "3")
-    assert ran.code == 1 and "scale is 1, 2 or 4" in ran.text
+    assert ran.code == 2 and "scale is 1, 2 or 4" in ran.text

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from prefrestore.cli import ablate, convert, degrade, evaluate, info, preference, restore, serve, train
+from prefrestore.cli.choices import Strict
+from prefrestore.cli.interrupt import INTERRUPTED, told_interrupts
+from prefrestore.cli.report import escape_unprintable, forget_stdout
 from prefrestore.errors import PrefRestoreError
 
 app = typer.Typer(
@@ -36,7 +39,7 @@ def _root(
     pass
 
 
-app.command("restore", no_args_is_help=True)(restore.restore)
+app.command("restore", cls=Strict, no_args_is_help=True)(restore.restore)
 app.command("degrade", no_args_is_help=True)(degrade.degrade)
 app.add_typer(train.app, name="train")
 app.add_typer(preference.app, name="preference")
@@ -49,14 +52,20 @@ app.command("info")(info.info)
 
 def main() -> None:
     """The console script: an error raised on purpose is printed as one sentence, and the exit status is 1."""
+    escape_unprintable()
     try:
-        app()
+        with told_interrupts():
+            app()
     except PrefRestoreError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        # Whoever read our output has gone.
+        forget_stdout()
+        sys.exit(1)
 
 
 __all__ = ["app", "main"]

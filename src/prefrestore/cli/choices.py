@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperCommand
+
+from prefrestore.errors import InvalidInputError
 
 
 class Device(str, Enum):
@@ -65,3 +70,22 @@ def numbers(text: str | None) -> tuple[int, ...] | None:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(f"'{text}' is not a list of numbers like 0,2") from None
+
+
+def named(text: str) -> Path:
+    """A path that was named; an empty text would be the current folder."""
+    if not text:
+        raise typer.BadParameter("the name is empty; the current folder is '.'")
+    return Path(text)
+
+
+class Strict(TyperCommand):
+    """A command in which everything that is asked for and not accepted is a mistake: one sentence, exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except InvalidInputError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error

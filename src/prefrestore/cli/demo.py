@@ -100,8 +100,10 @@ def run() -> None:
     """The module's command: an error raised on purpose is one sentence, and the exit status is 1."""
     import sys
 
+    from prefrestore.cli.report import escape_unprintable
     from prefrestore.errors import PrefRestoreError
 
+    escape_unprintable()
     try:
         typer.run(main)
     except PrefRestoreError as error:

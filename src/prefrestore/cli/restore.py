@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision
+from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, named
 from prefrestore.cli.face_options import (
     Faces,
     KeepLikeness,
@@ -20,11 +20,16 @@ from prefrestore.cli.face_options import (
     face_options,
 )
 from prefrestore.cli.report import report
+from prefrestore.cli.streams import streams as in_place_of_streams
 
 
 def restore(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Folder, or for one photo a file.")],
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...", help="Photos, globs ('a/**/*.jpg'), folders; - reads one.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", parser=named, help="Folder; for one photo a file, or -.")
+    ],
     aligned: Annotated[bool, typer.Option("--aligned", help="Each input is one aligned square face.")] = False,
     faces: Faces = None,
     strength: Strength = None,
@@ -59,10 +64,14 @@ def restore(
     ] = None,
     scale: Annotated[int, typer.Option(help="1, 2 or 4: size of the output.")] = 1,
     background: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Super-resolution model (spandrel) for the rest.")
+        Path | None, typer.Option(metavar="FILE", parser=named, help="Super-resolution model (spandrel) for the rest.")
     ] = None,
     kind: Annotated[Format | None, typer.Option("--format", help="Of the outputs, in place of the inputs'.")] = None,
     suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put behind the outputs' names: _restored.")] = "",
+    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF; 95.")] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Refuse larger photos; raise it for large scans (178956970).")
+    ] = None,
     crops: Annotated[bool, typer.Option("--crops", help="Also write each face before and after.")] = False,
     compare: Annotated[bool, typer.Option("--compare", help="Also write before beside after.")] = False,
     jobs: Annotated[int, typer.Option(min=1, help="Photos in hand at a time.")] = 2,
@@ -76,10 +85,11 @@ def restore(
     ] = False,
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
     model: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
+        Path | None, typer.Option(metavar="DIR", parser=named, help="Pipeline folder to use in place of the package's.")
     ] = None,
     adapter: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Preference adapter to use in place of the package's.")
+        Path | None,
+        typer.Option(metavar="DIR", parser=named, help="Preference adapter in place of the package's."),
     ] = None,
     no_preference: Annotated[
         bool, typer.Option("--no-preference", help="The base model, without its preference adapter.")
@@ -93,7 +103,7 @@ def restore(
     ] = None,
     skip_existing: Annotated[
         bool,
-        typer.Option("--skip-existing", help="Leave out what was done before, from these bytes, so."),
+        typer.Option("--skip-existing", help="Leave out what was made before from the same bytes and settings."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only find faces and say what would be written.")] = False,
 ) -> None:
@@ -112,6 +122,7 @@ def restore(
         sharp_enough=sharp_enough,
     )
 
+    from prefrestore.pictures.formats import MAX_PIXELS
     from prefrestore.restoration.batch import PhotoRestorer, run_tasks
     from prefrestore.restoration.captions import with_captions
     from prefrestore.restoration.options import RestoreOptions
@@ -119,9 +130,6 @@ def restore(
     from prefrestore.restoration.recipe import Recipe
     from prefrestore.restoration.standing import Standings
 
-    plan = make_plan(inputs, output, kind=kind.value if kind else None, name_suffix=suffix)
-    if captions is not None:
-        plan = replace(plan, tasks=with_captions(plan.tasks, captions))
     options = RestoreOptions(
         **chosen,
         prompt=prompt,
@@ -136,6 +144,7 @@ def restore(
         aligned=aligned,
         reference=reference,
         sample_tokens=sample_tokens,
+        max_pixels=max_pixels or MAX_PIXELS,
     )
     recipe = Recipe(
         options=options,
@@ -149,26 +158,36 @@ def restore(
         background=background,
         crops=crops,
         compare=compare,
+        quality=quality,
         batch_faces=batch_faces,
     )
-    if engine is Engine.ray and not dry_run:
-        from prefrestore.engines.manifest import MANIFEST_NAME, Manifest
-        from prefrestore.engines.ray_data import restore_on_ray
+    with in_place_of_streams(inputs, output) as streams:
+        plan = make_plan(streams.inputs, streams.output, kind=kind.value if kind else None, name_suffix=suffix)
+        if captions is not None:
+            plan = replace(plan, tasks=with_captions(plan.tasks, captions))
+        streams.check(plan.tasks, beside=crops or compare or uncertainty)
+        if engine is Engine.ray and not dry_run:
+            from prefrestore.engines.manifest import MANIFEST_NAME, Manifest
+            from prefrestore.engines.ray_data import restore_on_ray
 
-        outcomes = restore_on_ray(
-            plan.tasks,
-            recipe,
-            manifest=Manifest((output if output.is_dir() or not output.suffix else output.parent) / MANIFEST_NAME),
-            settings=recipe.settings(),
-            skip_existing=skip_existing,
-            jobs=jobs,
-            device=device.value,
-            workers=workers,
-        )
-    else:
-        earlier = Standings(recipe.settings()) if skip_existing else None
-        work = not dry_run and any(earlier is None or not earlier.is_done(task) for task in plan.tasks)
-        restorer = recipe() if work else PhotoRestorer(None, options)
-        outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, earlier=earlier)
-    if not report(outcomes, len(plan.tasks), [sentence for _, sentence in plan.failed], plan.notes):
+            outcomes = restore_on_ray(
+                plan.tasks,
+                recipe,
+                manifest=Manifest(streams.folder_of_output / MANIFEST_NAME),
+                settings=recipe.settings(),
+                skip_existing=skip_existing,
+                jobs=jobs,
+                device=device.value,
+                workers=workers,
+            )
+        else:
+            earlier = Standings(recipe.settings()) if skip_existing else None
+            work = not dry_run and any(earlier is None or not earlier.is_done(task) for task in plan.tasks)
+            restorer = recipe() if work else PhotoRestorer(None, options)
+            outcomes = run_tasks(plan.tasks, restorer, jobs=jobs, earlier=earlier)
+        failed = [sentence for _, sentence in plan.failed]
+        outcomes = streams.named(outcomes)
+        well = report(outcomes, len(plan.tasks), failed, plan.notes, to_stderr=streams.to_stdout)
+        streams.send(plan.tasks)
+    if not well:
         raise typer.Exit(1)

@@ -16,6 +16,16 @@ _MASK = os.umask(0o077)
 os.umask(_MASK)
 
 
+# Unfinished files, for a process that ends at once.
+_PARTS: set[Path] = set()
+
+
+def remove_parts() -> None:
+    """Delete every file that is being written; only before the process ends."""
+    for part in tuple(_PARTS):
+        part.unlink(missing_ok=True)
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Gives a temporary path in the folder of `path` (which is made) and moves it to `path` when the block
@@ -27,17 +37,23 @@ def written_beside(path: Path) -> Iterator[Path]:
     part: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", suffix=f".part{path.suffix}", dir=path.parent)
+        # Few letters of the name: it may have as many bytes as a name can have.
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:16]}.", suffix=f".part{path.suffix}", dir=path.parent)
         os.close(handle)
         part = Path(name)
+        _PARTS.add(part)
         # mkstemp makes the file private; the finished one gets the rights that a plain open() would have
         # given.
         part.chmod(0o666 & ~_MASK)
         yield part
         os.replace(part, path)
+        _PARTS.discard(part)
         part = None
+    except UnicodeEncodeError as error:
+        raise ImageWriteError(f"cannot write {path}: the file system has no such letters") from error
     except OSError as error:
         raise ImageWriteError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if part is not None:
             part.unlink(missing_ok=True)
+            _PARTS.discard(part)

@@ -44,6 +44,11 @@ _RAW = frozenset(
 )
 _OTHER = frozenset(".ai .cdr .eps .exr .fits .hdr .jxr .pdf .pfm .psb .svg .wdp .wmf .emf .xcf".split())
 
+# Twice Pillow's MAX_IMAGE_PIXELS, the line at which Pillow itself refuses a picture as a decompression bomb:
+# half a gigabyte as 8-bit RGB. A 30,000 x 5,900 panorama opens, a 30,000 x 30,000 square of a few kilobytes
+# does not.
+MAX_PIXELS = 178_956_970
+
 LARGEST_SIDE = {"JPEG": 65_500, "WEBP": 16_383, "TGA": 65_535, "AVIF": 65_535}
 HOLDS_ALPHA = frozenset({"PNG", "TIFF", "WEBP", "TGA", "AVIF"})
 HOLDS_16_BIT = frozenset({"PNG", "TIFF"})

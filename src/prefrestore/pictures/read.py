@@ -27,17 +27,13 @@ from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.pictures import exif as exif_block
 from prefrestore.pictures.decode import decode, deep_content, upright
 from prefrestore.pictures.extras import extras_of, fitting_profile, resolution
-from prefrestore.pictures.formats import JPEG_XL_HINT, has_jpeg_xl, register_readers
+from prefrestore.pictures.formats import JPEG_XL_HINT, MAX_PIXELS, has_jpeg_xl, register_readers
 from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.tiff import exif_of_tiff, page_kind
 
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes]
 """What a picture is read from: a file's name, a file's content, or an open file that can be read."""
 
-# Twice Pillow's MAX_IMAGE_PIXELS, the line at which Pillow itself refuses a picture as a decompression bomb:
-# half a gigabyte as 8-bit RGB. A 30,000 x 5,900 panorama opens, a 30,000 x 30,000 square of a few kilobytes
-# does not.
-MAX_PIXELS = 178_956_970
 _DAMAGE = (
     OSError,
     SyntaxError,

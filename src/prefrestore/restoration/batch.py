@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import shutil
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefrestore.errors import InvalidInputError, PrefRestoreError
-from prefrestore.files.atomic import written_beside
 from prefrestore.files.fingerprints import file_hash
 from prefrestore.restoration.plan import Task
 from prefrestore.restoration.standing import Standing, Standings, settings_for
 
 if TYPE_CHECKING:
-    from prefrestore.faces.detect import Face, FaceDetector
+    from prefrestore.faces.detect import FaceDetector
     from prefrestore.faces.identity import IdentityEmbedder
+    from prefrestore.pictures.photo import Photo
     from prefrestore.restoration.options import RestoreOptions
     from prefrestore.restoration.photo import PhotoResult
 
@@ -91,6 +91,7 @@ class PhotoRestorer:
         pipeline: a PrefRestorePipeline, or anything called like one. None makes a dry run: the photo is read
             and its faces are found, nothing is restored or written.
         crops, compare: also write each restored face before and after, and the picture before and after.
+        quality: 1..100 of JPEG, WebP and AVIF; None is 95.
         settings: what decides the results, JSON values, for the records; None: they do not say it, so that
             ``--skip-existing`` does these pictures again.
     """
@@ -102,92 +103,75 @@ class PhotoRestorer:
         *,
         crops: bool = False,
         compare: bool = False,
+        quality: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.pipeline = None if pipeline is None else SharedPipeline(pipeline)
-        self.options, self.crops, self.compare, self.settings = options, crops, compare, settings
+        self.options, self.settings = options, settings
+        self.crops, self.compare, self.quality = crops, compare, quality
         self._local = threading.local()
 
     def __call__(self, task: Task) -> Outcome:
         """Restore one photo. Raises what `restore_photo`, `read_photo` and `write_photo` raise."""
-        from prefrestore.pictures.read import read_photo
+        from prefrestore.pictures.read import page_numbers, read_photo
+        from prefrestore.restoration.output import Written
         from prefrestore.restoration.photo import restore_photo
 
         sha256 = file_hash(task.source) if task.source.is_file() else None
-        photo = read_photo(task.source)
+        options = self.options if task.caption is None else replace(self.options, prompt=task.caption)
+        pages = page_numbers(task.source, max_pixels=options.max_pixels)
+        if len(pages) > 1 and (options.faces is not None or task.output.suffix.lower() not in (".tif", ".tiff")):
+            why = "its faces cannot be chosen by number" if options.faces is not None else "only TIFF holds them"
+            raise InvalidInputError(f"{task.source} has {len(pages)} pages: {why}")
+        read = partial(read_photo, task.source, max_pixels=options.max_pixels)
         if self.pipeline is None:
-            faces = [] if self.options.aligned else self._detector().detect(photo.rgb8())
-            return self._planned(task, faces)
-        result = restore_photo(
-            photo,
-            self.pipeline,
-            options=self.options if task.caption is None else replace(self.options, prompt=task.caption),
-            detector=self._detector(),
-            embedder=self._embedder(),
-        )
-        notes = self._write(task, result, sha256)
+            return self._planned(task, [read(page=page) for page in pages])
+
+        def restore(page: int) -> PhotoResult:
+            tools: dict[str, Any] = {"detector": self._detector(), "embedder": self._embedder()}
+            return restore_photo(read(page=page), self.pipeline, options=options, **tools)
+
+        made: dict[str, Any] = {"input_sha256": sha256}
+        if self.settings is not None:
+            made["run"] = settings_for(task, self.settings)
+        written = Written(task=task, crops=self.crops, compare=self.compare, quality=self.quality, made=made)
+        untouched = options.scale == 1 and options.background is None
+        if len(pages) == 1:
+            written.picture(restore(pages[0]), untouched=untouched)
+        else:
+            written.pages(pages, restore, untouched=untouched)
+        faces = written.faces
+        restored = [face for face in faces if face.status == "restored"]
         outcome = Outcome(
             source=task.source,
-            status="restored" if result.restored else "unchanged",
-            faces=len(result.faces),
-            restored=len(result.restored),
-            warnings=result.warnings,
-            notes=notes,
+            status="restored" if restored else "unchanged",
+            faces=len(faces),
+            restored=len(restored),
+            warnings=written.warnings,
+            notes=written.notes,
             output=task.output,
         )
-        if not result.faces:
+        if not faces:
             return replace(outcome, status="no face", message=f"{task.source}: no face was found")
-        if not result.restored:
-            why = "; ".join(f"face {face.index}: {face.reason}" for face in result.faces)
+        if not restored:
+            why = "; ".join(f"face {face.index}: {face.reason}" for face in faces)
             return replace(outcome, message=f"{task.source}: no face was restored ({why})")
         return outcome
 
-    def _planned(self, task: Task, faces: Sequence[Face]) -> Outcome:
-        if not faces and not self.options.aligned:
+    def _planned(self, task: Task, pages: Sequence[Photo]) -> Outcome:
+        told, found = [], 0
+        for number, photo in enumerate(pages):
+            faces = [] if self.options.aligned else self._detector().detect(photo.rgb8())
+            found += 1 if self.options.aligned else len(faces)
+            page = f"page {number} " if len(pages) > 1 else ""
+            told += [
+                f"{page}face {index}: {face.box[2]:.0f} px wide at {face.box[0]:.0f},{face.box[1]:.0f}"
+                for index, face in enumerate(faces)
+            ]
+        if not found:
             message = f"{task.source}: no face was found"
             return Outcome(source=task.source, status="no face", message=message, output=task.output)
-        told = "; ".join(
-            f"face {index}: {face.box[2]:.0f} px wide at {face.box[0]:.0f},{face.box[1]:.0f}"
-            for index, face in enumerate(faces)
-        )
-        found = 1 if self.options.aligned else len(faces)
-        return Outcome(source=task.source, status="planned", message=told, faces=found, output=task.output)
-
-    def _write(self, task: Task, result: PhotoResult, sha256: str | None) -> tuple[str, ...]:
-        """Write everything about one picture; returns what of the input was not kept."""
-        from prefrestore.pictures.encode import write_photo
-        from prefrestore.restoration.record import write_record
-
-        files: dict[str, Any] = {"output": task.output.name}
-        if self.crops:
-            files["crops"] = task.crops.name
-            for face in result.restored:
-                for name, pixels in (("before", face.before), ("after", face.after)):
-                    if pixels is not None:
-                        write_photo(result.photo.about(pixels), task.crops / f"{face.index}_{name}.png")
-        if self.compare:
-            files["compare"] = task.compare.name
-            write_photo(result.photo.about(result.compare()), task.compare)
-        if result.heat is not None:
-            files["uncertainty"] = task.uncertainty.name
-            write_photo(result.photo.about(result.heat), task.uncertainty)
-        untouched = not result.restored and self.options.scale == 1 and self.options.background is None
-        notes = result.before.notes
-        if untouched and task.output.suffix == task.source.suffix:
-            # Not even encoded again: the output is the input's bytes.
-            with written_beside(task.output) as part:
-                shutil.copyfile(task.source, part)
-            written: tuple[str, ...] = ()
-            notes = ()
-            result = replace(result, before=replace(result.before, notes=()))
-        else:
-            written = write_photo(result.photo, task.output)
-        # Last: a record says that everything else is there, which --skip-existing relies on.
-        made: dict[str, Any] = {"input_sha256": sha256, "files": files}
-        if self.settings is not None:
-            made["run"] = settings_for(task, self.settings)
-        write_record(result, task.record, notes=written, made=made)
-        return notes + written
+        return Outcome(source=task.source, status="planned", message="; ".join(told), faces=found, output=task.output)
 
     # OpenCV's networks hold their input, so each thread has its own.
     def _detector(self) -> FaceDetector:

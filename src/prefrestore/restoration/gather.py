@@ -189,13 +189,14 @@ class GatheringRestorer(PhotoRestorer):
         faces_per_call: int,
         crops: bool = False,
         compare: bool = False,
+        quality: int | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         if options.samples_a_face > 1:
             raise InvalidInputError("the faces of several photos are put together with one sample a face only")
         options = replace(options, batch_size=faces_per_call)
         self._gathering = GatheringPipeline(pipeline, faces_per_call)
-        super().__init__(self._gathering, options, crops=crops, compare=compare, settings=settings)
+        super().__init__(self._gathering, options, crops=crops, compare=compare, quality=quality, settings=settings)
         # The gathering pipeline sees to it that one call runs at a time; behind a lock no two threads would meet.
         self.pipeline = self._gathering
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Literal, get_args
 
 from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.pictures.formats import MAX_PIXELS
 
 # Of the output; 1.5 GB as 8-bit RGB. It lets a 31-megapixel photo grow by 4.
 MAX_OUTPUT_PIXELS = 500_000_000
@@ -17,6 +19,8 @@ MAX_OUTPUT_PIXELS = 500_000_000
 SHARP = 0.82
 # Of each face, for an uncertainty map when no number is given.
 UNCERTAINTY_SAMPLES = 4
+
+_WHOLE = ("scale", "steps", "seed", "batch_size", "samples", "max_pixels")
 
 Choice = Literal["first", "medoid", "best"]
 """Which of several restorations is shown; see `prefrestore.restoration.uncertainty.measure.measure`."""
@@ -73,6 +77,9 @@ class RestoreOptions:
     sample_tokens: bool = False
     """Draw the tokens, seeded by ``seed``, in place of the likeliest ones."""
 
+    max_pixels: int = MAX_PIXELS
+    """Larger pictures are refused before they are unpacked; more than the default for large scans."""
+
     @property
     def samples_a_face(self) -> int:
         """How many restorations of each face are made."""
@@ -96,8 +103,15 @@ class RestoreOptions:
                 raise InvalidInputError(f"a face's strength lies between 0 and 1, not {value}")
             if index < 0:
                 raise InvalidInputError(f"strength: faces are counted from 0, got {index}")
+        for name in _WHOLE:
+            value = getattr(self, name)
+            # 2.0 == 2, but OpenCV takes no size of floats.
+            if value is not None and (not isinstance(value, Integral) or isinstance(value, bool)):
+                raise InvalidInputError(f"{name} is a whole number, not {value!r}")
         if self.scale not in (1, 2, 4):
             raise InvalidInputError(f"scale is 1, 2 or 4, not {self.scale}")
+        if self.max_pixels < 1:
+            raise InvalidInputError(f"max_pixels is 1 or more, not {self.max_pixels}")
         if self.batch_size < 1:
             raise InvalidInputError(f"batch_size is 1 or more, not {self.batch_size}")
         if self.seed < 0:

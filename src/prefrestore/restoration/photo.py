@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache, partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from prefrestore.faces.detect import FaceDetector
 from prefrestore.faces.identity import IdentityEmbedder, cosine
 from prefrestore.faces.tone import Tone, tone_of
 from prefrestore.pictures.photo import Photo
-from prefrestore.pictures.read import as_photo
+from prefrestore.pictures.read import Source, as_photo
 from prefrestore.restoration import likeness
 from prefrestore.restoration.draw import Answer, draw_faces, face_generator
 from prefrestore.restoration.find import FoundFace, coded, find_faces, uint8
@@ -45,7 +44,7 @@ __all__ = [
 
 
 def restore_photo(
-    picture: Photo | Path | str | Image.Image | NDArray[Any],
+    picture: Photo | Source | Image.Image | NDArray[Any],
     pipeline: Any,
     *,
     options: RestoreOptions | None = None,
@@ -54,20 +53,21 @@ def restore_photo(
 ) -> PhotoResult:
     """Restore the faces of a photo; everything else of it stays.
 
-    ``picture``: a Photo, a path, a PIL image or an array (see ``as_photo``). ``pipeline``: a
+    ``picture``: a Photo, a path, bytes, an open file, a PIL image or an array (see ``as_photo``). ``pipeline``: a
     PrefRestorePipeline, or anything that is called like one and has ``face_size``. Without
     ``options.background``, pixels outside the faces' masks keep their bytes at scale 1. A picture without
     faces comes back as it was, enlarged if asked. Raises ImageReadError for an unreadable file,
     InvalidInputError for options that do not fit the picture.
     """
     options = options or RestoreOptions()
-    photo = as_photo(picture)
+    photo = as_photo(picture, max_pixels=options.max_pixels)
     name = str(photo.path or "the picture")
     width, height = photo.size
-    if width * height * options.scale**2 > MAX_OUTPUT_PIXELS:
+    most = max(MAX_OUTPUT_PIXELS, options.max_pixels)
+    if width * height * options.scale**2 > most:
         raise InvalidInputError(
             f"{name}: {width} x {height} px times {options.scale} is more than an output may have, "
-            f"{MAX_OUTPUT_PIXELS // 10**6} million pixels"
+            f"{most / 10**6:.4g} million pixels (--max-pixels)"
         )
     rgb = photo.rgb8()
     tone = Tone(None) if photo.is_grey else tone_of(rgb)

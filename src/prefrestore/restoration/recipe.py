@@ -15,6 +15,9 @@ from prefrestore.restoration.batch import PhotoRestorer
 from prefrestore.restoration.gather import GatheringRestorer
 from prefrestore.restoration.options import RestoreOptions
 
+# Options that a record holds by a hash, or that change no pixel of what is made.
+_NO_PIXELS = frozenset({"background", "max_pixels"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -30,6 +33,7 @@ class Recipe:
     crops: bool
     compare: bool
     batch_faces: int | None
+    quality: int | None = None
     offload: str = "none"
     tile: bool = False
 
@@ -50,7 +54,8 @@ class Recipe:
             offload=self.offload,
             tile=self.tile,
         )
-        given: dict[str, Any] = {"crops": self.crops, "compare": self.compare, "settings": self.settings()}
+        given: dict[str, Any] = {"crops": self.crops, "compare": self.compare, "quality": self.quality}
+        given["settings"] = self.settings()
         if self.batch_faces is None:
             return PhotoRestorer(pipeline, options, **given)
         return GatheringRestorer(pipeline, options, faces_per_call=self.batch_faces, **given)
@@ -72,9 +77,13 @@ class Recipe:
             "background": _hash(self.background),
             "crops": self.crops,
             "compare": self.compare,
+            "quality": self.quality,
             "batch_faces": self.batch_faces,
-            "options": {name: _as_json(value) for name, value in asdict(self.options).items() if name != "background"},
+            "options": {name: _as_json(value) for name, value in self._options().items()},
         }
+
+    def _options(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self.options).items() if name not in _NO_PIXELS}
 
 
 def _as_json(value: Any) -> Any:
