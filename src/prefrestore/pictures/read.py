@@ -160,7 +160,8 @@ def _telling(name: str) -> Iterator[None]:
     except _DAMAGE as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise ImageReadError(f"cannot read {name}: {error.strerror}") from error
-        raise ImageReadError(f"{name} is truncated or damaged ({error})") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ImageReadError(f"{name} is truncated or damaged ({why})") from error
 
 
 def _open(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
