@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,6 @@ from prefrestore.pictures.encode import write_photo
 from prefrestore.pictures.formats import FORMATS, HAS_QUALITY, format_of, has_jpeg_xl, output_suffix, register_readers
 from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.read import page_numbers, read_photo
-from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.photo import restore_photo
 
 SECONDS = 20
@@ -240,6 +239,11 @@ def run(
     return counts
 
 
+def say(text: str, stream: TextIO = sys.stdout) -> None:
+    stream.write(f"{text}\n")
+    stream.flush()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000)
@@ -250,13 +254,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        counts = run(arguments.files, arguments.seed, folder, tell=lambda text: print(text, file=sys.stderr))
+        counts = run(arguments.files, arguments.seed, folder, tell=lambda text: say(text, sys.stderr))
     total: Counter[str] = sum(counts.values(), Counter())
-    print(f"{'format':8}{'files':>8}{'read':>8}{'refused':>9}{'faults':>8}")
+    say(f"{'format':8}{'files':>8}{'read':>8}{'refused':>9}{'faults':>8}")
     for kind, row in [*counts.items(), ("all", total)]:
         faults = row.total() - row["read"] - row["refused"]
-        print(f"{kind:8}{row.total():8}{row['read']:8}{row['refused']:9}{faults:8}")
-    print(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
+        say(f"{kind:8}{row.total():8}{row['read']:8}{row['refused']:9}{faults:8}")
+    say(f"{time.monotonic() - started:.0f} s, seed {arguments.seed}")
     sys.exit(1 if total.total() > total["read"] + total["refused"] else 0)
 
 
