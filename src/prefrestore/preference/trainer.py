@@ -34,7 +34,7 @@ from prefrestore.models.adapter import (
 from prefrestore.preference.held_out import HeldOutFaces
 from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.policy import OBJECTIVES, PolicySettings
-from prefrestore.preference.rewards import build_mix, build_reward, parse_mix
+from prefrestore.preference.rewards import build_mix, build_reward, parse_mix, read_options
 from prefrestore.preference.rewards.guard import HeldOutGuard
 from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
@@ -60,7 +60,8 @@ class Config(PairsConfig):
         degradation: a preset of `prefrestore.degrade`.
         pairs: how many degraded pairs are cached.
         objective: ``nft`` (DiffusionNFT), ``grpo`` (Flow-GRPO) or ``reward-gradient`` (ReFL, DRaFT).
-        rewards: the mix, as ``name=weight`` with commas between.
+        rewards: the mix, as ``name=weight`` with commas between, or ``published``: that of Pref-Restore's run.
+        reward_options: a JSON file of options by reward: ``{"landmarks": {"points": 98, "weights": "FILE"}}``.
         scorer: folder of the reward ``preference``, where it is not the bundled scorer.
         held_out: a reward that is watched and not optimised; ``none`` watches nothing.
         held_out_faces: on how many validation faces, always the same.
@@ -97,6 +98,7 @@ class Config(PairsConfig):
     model: Path | None = None
     objective: str = "nft"
     rewards: str = "identity=1,lpips=1,landmarks=0.5,preference=0.5"
+    reward_options: Path | None = None
     scorer: Path | None = None
     held_out: str = "psnr"
     held_out_faces: int = 16
@@ -171,9 +173,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     if (config.anchor_weight or config.rewarded) and config.objective != "reward-gradient":
         raise InvalidInputError("--anchor-weight and --rewarded are for the objective reward-gradient alone")
     weights = parse_mix(config.rewards)
-    own = {} if config.scorer is None else {"preference": {"folder": config.scorer}}
-    if own and "preference" not in {*weights, config.held_out}:
-        raise InvalidInputError(f"--scorer is for the reward preference, which is not in {config.rewards}")
+    own = read_options(config.rewards, config.reward_options)
+    if config.scorer is not None:
+        if "preference" not in {*weights, config.held_out}:
+            raise InvalidInputError(f"--scorer is for the reward preference, which is not in {config.rewards}")
+        own["preference"] = {"folder": config.scorer}
+    if surplus := sorted(own.keys() - {*weights, config.held_out}):
+        raise InvalidInputError(f"{config.reward_options} has options for {surplus[0]}, which is not in the mix")
     mix = build_mix(weights, {name: options for name, options in own.items() if name in weights})
     guard = None
     if config.held_out != "none":

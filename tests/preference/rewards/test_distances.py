@@ -135,8 +135,44 @@ def test_landmarks_without_a_face_have_no_score(face: Tensor) -> None:
 
 
 def test_landmarks_know_two_sets_of_points() -> None:
-    with pytest.raises(InvalidInputError, match="5 or 68"):
+    with pytest.raises(InvalidInputError, match="5, 68 or 98"):
+        build_reward("landmarks", points=12)
+    with pytest.raises(InvalidInputError, match="for 98 points, not for 5"):
+        build_reward("landmarks", weights="a.pth")
+    with pytest.raises(WeightsError, match="'weights'"):
         build_reward("landmarks", points=98)
+
+
+def test_landmarks_of_98_points_by_hand(tmp_path: Path, made_up: Any) -> None:
+    from prefrestore.metrics.fan import LandmarkNetwork, load_landmark_network
+
+    shapes = {key: tuple(value.shape) for key, value in LandmarkNetwork(8, 2, 98).state_dict().items()}
+    torch.save({"state_dict": made_up.weights(shapes)}, tmp_path / "fan.pth")
+    reward = build_reward("landmarks", points=98, weights=str(tmp_path / "fan.pth"))
+    assert reward.name == "landmarks98" and not reward.differentiable and reward.needs_reference
+    first, second = (torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    found = load_landmark_network(tmp_path / "fan.pth")
+    apart = float((found.points(first) - found.points(second)).norm(dim=2).mean())
+    assert apart > 1
+    scores = reward(torch.cat([first, second]), RewardContext(reference=torch.cat([second, second])))
+    assert scores.tolist() == pytest.approx([1 / (1 + apart / 20), 1])
+
+
+def test_identity_by_a_named_recogniser(tmp_path: Path, made_up: Any, climbs: Climbs) -> None:
+    """The grey ArcFace of the published run: the whole face, and a cosine with gradients."""
+    from prefrestore.metrics.recognition import GreyArcFace, load_recogniser
+
+    shapes = {key: tuple(value.shape) for key, value in GreyArcFace((8, 8, 16, 32), 16).state_dict().items()}
+    torch.save(made_up.weights(shapes), tmp_path / "arcface.pth")
+    reward = build_reward("identity", weights=tmp_path / "arcface.pth")
+    assert reward.name == "identity_arcface"
+    first, second = (torch.rand(1, 3, 128, 128, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    network = load_recogniser(tmp_path / "arcface.pth")
+    known = float((network(first * 2 - 1) * network(second * 2 - 1)).sum())
+    context = RewardContext(reference=torch.cat([second, second]))
+    scores = reward(torch.cat([first, second]), context)
+    assert scores.tolist() == pytest.approx([known, 1], abs=1e-5)
+    climbs(reward, torch.cat([first, first.flip(-1)]), context)
 
 
 def test_dlib_identity_is_one_minus_the_distance(face: Tensor) -> None:

@@ -1,11 +1,12 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from prefrestore.errors import InvalidInputError, WeightsError
-from prefrestore.preference.rewards import REWARDS, build_mix, build_reward, parse_mix
+from prefrestore.preference.rewards import REWARDS, build_mix, build_reward, parse_mix, read_options
 from prefrestore.preference.rewards.base import ImageReward, RewardContext
 from prefrestore.preference.rewards.mix import RewardMix, standardise
 
@@ -139,6 +140,35 @@ def test_parse_mix() -> None:
 def test_specs_that_cannot_be_read(text: str, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         parse_mix(text)
+
+
+def test_a_raw_mix_adds_the_scores_as_they_are() -> None:
+    mix = RewardMix([(Channel("red", 0), 2.0), (Channel("green", 1), 0.5)], raw=True)
+    images = colours([0.1, 0.4], [0.8, 0.2])
+    mixed = mix(images, RewardContext(), torch.tensor([0, 0]))
+    assert mixed.total.tolist() == pytest.approx([0.2 + 0.4, 0.8 + 0.1])
+
+
+def test_the_published_mix_asks_for_its_files(tmp_path: Path) -> None:
+    # Pref-Restore's run: PickScore, HPSv2.1 and CLIPScore 1, landmarks, identity and LPIPS a half.
+    assert parse_mix("published") == {
+        "pickscore": 1, "hps": 1, "clipscore": 1, "landmarks": 0.5, "identity": 0.5, "lpips": 0.5
+    }  # fmt: skip
+    with pytest.raises(InvalidInputError, match="--reward-options"):
+        read_options("published", None)
+    path = tmp_path / "options.json"
+    path.write_text('{"identity": {"weights": "a.pth"}, "hps": {"open_clip": "h.pt"}, "lpips": {"weights": "v"}}')
+    assert read_options("published", path) == {
+        "identity": {"weights": "a.pth"},
+        "hps": {"open_clip": "h.pt"},
+        "landmarks": {"points": 98},
+        "lpips": {"net": "vgg", "weights": "v"},
+    }
+    assert read_options("psnr=1", None) == {} and read_options("psnr=1", path)["hps"] == {"open_clip": "h.pt"}
+    for content in ("[]", '{"lpips": 1}', "no json"):
+        path.write_text(content)
+        with pytest.raises(InvalidInputError, match="options.json is not a file of reward options"):
+            read_options("psnr=1", path)
 
 
 def test_every_name_leads_to_a_reward() -> None:

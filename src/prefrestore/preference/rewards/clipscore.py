@@ -9,14 +9,14 @@ from torch import Tensor
 from prefrestore.preference.rewards.clip import ClipReward
 
 MODEL = "openai/clip-vit-large-patch14"
-WEIGHT = 2.5
+SCALE = 100.0
 
 
 class ClipScoreReward(ClipReward):
-    """``2.5 * max(cosine, 0)`` (Hessel et al., "CLIPScore", arXiv 2104.08718), the caption as it is.
+    """``exp(logit_scale) * cosine / 100``, the caption as it is: with the published scale of 100, the cosine itself.
 
-    The paper takes ViT-B/32 and puts "A photo depicts" before each caption; torchmetrics takes this model, no such
-    words, and 100 instead of 2.5. Below a cosine of 0 there is no gradient. See `ClipReward` for the options.
+    So Pref-Restore's run takes it. CLIPScore as it was introduced (Hessel et al., arXiv 2104.08718) is
+    ``2.5 * max(cosine, 0)`` with ViT-B/32 and "A photo depicts" before each caption. See `ClipReward` for the options.
     """
 
     name = "clipscore"
@@ -32,4 +32,4 @@ class ClipScoreReward(ClipReward):
 
     def scaled(self, cosine: Tensor) -> Tensor:
         """See `ClipReward.scaled`."""
-        return WEIGHT * cosine.clamp_min(0)
+        return self.network.logit_scale.exp() * cosine / SCALE

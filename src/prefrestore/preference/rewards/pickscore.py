@@ -12,11 +12,15 @@ MODEL = "yuvalkirstain/PickScore_v1"
 PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-class PickScoreReward(ClipReward):
-    """``exp(logit_scale) * cosine / 100`` (Kirstain et al., "Pick-a-Pic", arXiv 2305.01569).
+SCALE = 26.0
 
-    The published score is ``exp(logit_scale) * cosine``, about 20 with the published weights, whose scale is 100; a
-    hundredth of it lies beside the other rewards. See `ClipReward` for the options; without any, the published model.
+
+class PickScoreReward(ClipReward):
+    """``exp(logit_scale) * cosine / 26`` (Kirstain et al., "Pick-a-Pic", arXiv 2305.01569).
+
+    The published score is ``exp(logit_scale) * cosine``, about 20 with the published weights; Pref-Restore's run takes
+    a 26th of it, as Flow-GRPO does, so that it comes near 1. See `ClipReward` for the options; without any, the
+    published model.
     """
 
     name = "pickscore"
@@ -34,4 +38,4 @@ class PickScoreReward(ClipReward):
 
     def scaled(self, cosine: Tensor) -> Tensor:
         """See `ClipReward.scaled`."""
-        return self.network.logit_scale.exp() * cosine / 100
+        return self.network.logit_scale.exp() * cosine / SCALE
