@@ -67,6 +67,20 @@ def test_l2_pooling_by_hand() -> None:
     assert float(pooled[0, 0, 0, 0]) == pytest.approx((4 * 9 / 16) ** 0.5)
 
 
+def test_evaluation_measures_it(files: tuple[Path, Path], made_up: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefrestore.evaluation.evaluator import MODELS, Evaluator
+    from prefrestore.evaluation.provenance import metric_weights
+    from prefrestore.files.weights import file_hash
+
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(files[0].parent))
+    monkeypatch.setattr(dists, "SHA256_START", file_hash(files[0])[:8])
+    evaluator = Evaluator(without=tuple(metric for metric in MODELS if metric != "dists"))
+    assert evaluator.available == ("dists",)
+    first = made_up.smooth(64, 64)
+    assert evaluator.measure("a", first, np.roll(first, 3, 1))["dists"] == pytest.approx(0.0103015, abs=1e-5)
+    assert metric_weights(["dists"])["dists"]["sha256"] == file_hash(files[0])
+
+
 def test_what_does_not_fit_is_named(files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"alpha": torch.zeros(1, 1475, 1, 1)}, tmp_path / "less.pth")
     with pytest.raises(WeightsError, match=r"less\.pth .*beta"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -23,6 +23,7 @@ class Network(str, Enum):
 
     lpips_alex = "lpips_alex"
     lpips_vgg = "lpips_vgg"
+    dists = "dists"
     identity = "identity"
     landmarks = "landmarks"
     musiq = "musiq"
@@ -34,7 +35,8 @@ def evaluate(
     lq: Annotated[Path | None, typer.Option(metavar="DIR", help="Restore these faces, then measure.")] = None,
     reference: Annotated[Path | None, typer.Option(metavar="DIR", help="Ground truth, by the same names.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="celeba-test, lfw-test, webphoto-test, wider-test, celebchild or bench.")
+        str | None,
+        typer.Option(help="celeba-test, lfw-test, webphoto-test, wider-test, celebchild, ntire-rwfr or bench."),
     ] = None,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the protocol's pictures.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Restorations a face; 2 or more give the spread.")] = 1,
@@ -51,7 +53,17 @@ def evaluate(
     ] = None,
     reference_set: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Pictures (or their features) for FID and KID; else --reference."),
+        typer.Option(metavar="PATH", help="Pictures (or their features) for FID and KID, FFHQ in papers."),
+    ] = None,
+    recogniser: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="ArcFace's or AdaFace's weights, for identity by name.")
+    ] = None,
+    likeness_threshold: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[SET=]COSINE", help="Less like the input than this counts; may be repeated."),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="CLIP-IQA, MANIQA, Q-Align, NIQE by another program.")
     ] = None,
     without: Annotated[list[Network] | None, typer.Option(help="Leave this metric out; may be repeated.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="A fixed random sample of so many faces.")] = None,
@@ -65,6 +77,7 @@ def evaluate(
     """
     from prefrestore.errors import InvalidInputError
     from prefrestore.evaluation.folders import face_set
+    from prefrestore.evaluation.gate import read_scores, thresholds
     from prefrestore.evaluation.protocols import protocol_of, protocol_sets, remarks
 
     if (protocol is None) != (data is None):
@@ -83,6 +96,11 @@ def evaluate(
     if reference_set is not None and inception is None:
         raise InvalidInputError("--reference-set is for FID and KID, which need --inception")
 
+    if likeness_threshold and recogniser is None:
+        raise InvalidInputError("--likeness-threshold is for the likeness to the input, which needs --recogniser")
+    limits = thresholds([faces.title for faces in sets], known.thresholds if known else {}, likeness_threshold or [])
+    given = read_scores(scores) if scores is not None else {}
+
     from prefrestore.evaluation.page import Gallery, write_page
     from prefrestore.evaluation.provenance import pipeline_weights, versions
     from prefrestore.evaluation.reference_set import Distribution
@@ -91,12 +109,13 @@ def evaluate(
     from prefrestore.evaluation.systems import Restorer, System, Variant, finished
     from prefrestore.pipeline.load import load_pipeline, pick_device
 
-    metrics = evaluator_for(sets, samples, [network.value for network in without or []])
+    metrics = evaluator_for(sets, samples, [network.value for network in without or []], recogniser)
     systems: dict[str, System]
     settings: dict[str, Any] = {
         "protocol": protocol,
         "folders": {faces.title: faces.folders for faces in sets},
         "limit": limit,
+        "likeness_thresholds": limits,
     }
     if restored is not None:
         systems, pipeline = {"restored": finished}, None
@@ -120,6 +139,14 @@ def evaluate(
         "pipeline": {"pipeline": pipeline_weights(pipeline)} if pipeline is not None else {},
     }
     distance = Distribution(inception, reference_set, reference_folder(sets), results, metrics.available)
+    if metrics.named is None:
+        blank = "its network was not named (--recogniser)"
+        metrics.missing |= {"named_degrees": blank, "input_likeness": blank}
+    elif not any("lq" in faces.folders for faces in sets):
+        metrics.missing["input_likeness"] = "the inputs were not named (--lq)"
+    if metrics.named is not None:
+        named = {"network": f"{metrics.named.kind} ({recogniser and recogniser.name})", "sha256": metrics.named.sha256}
+        results.extra["metrics"]["named identity, likeness to input"] = named
     gallery, sides = Gallery(), set()
     with progress_bar(sum(len(faces.faces) for faces in sets) * len(systems)) as advance:
 
@@ -129,10 +156,23 @@ def evaluate(
                 gallery.add(title, item)
                 sides.add((item.source if item.reference is None else item.reference).shape[0])
 
-        features = run_sets(sets, systems, metrics, results, batch=batch, extractor=distance.extractor, each=each)
+        features = run_sets(
+            sets,
+            systems,
+            metrics,
+            results,
+            batch=batch,
+            extractor=distance.extractor,
+            thresholds=limits,
+            each=each,
+        )
     distance.compare(features)
+    if given and not results.give(given):
+        raise InvalidInputError(f"{scores} names none of the measured faces")
     if known is not None:
         results.extra["remarks"] += remarks(known, sets, sides, limit)
+        if known.allowed is not None:
+            judge_all(results, systems, distance.over_all(features), known.allowed)
     results.save()
     results.save_csv(output / "report.csv")
     title = known.title if known else sets[0].title
@@ -142,13 +182,25 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def evaluator_for(sets: Sequence[MeasuredSet], samples: int, without: Sequence[str]) -> Evaluator:
+def judge_all(results: Results, systems: Iterable[str], fid: Mapping[str, float], allowed: int) -> None:
+    """Add a challenge's verdict on each system to the report, and say it."""
+    from prefrestore.evaluation.gate import judge
+
+    for system in systems:
+        verdict = judge([rows.get(system, {}).values() for rows in results.rows.values()], fid.get(system), allowed)
+        results.extra.setdefault("verdict", {})[system] = verdict.as_dict()
+        results.extra["remarks"].append(verdict.sentence(system))
+
+
+def evaluator_for(
+    sets: Sequence[MeasuredSet], samples: int, without: Sequence[str], recogniser: Path | None = None
+) -> Evaluator:
     """The evaluator that these sets need: without references and with one sample nothing can be compared."""
     from prefrestore.evaluation.evaluator import PAIRED, Evaluator
 
     needed = samples > 1 or any(faces.has_references for faces in sets)
     idle = () if needed else PAIRED
-    metrics = Evaluator(lambda line: typer.echo(line, err=True), without=(*without, *idle))
+    metrics = Evaluator(lambda line: typer.echo(line, err=True), without=(*without, *idle), recogniser=recogniser)
     for metric in idle:
         del metrics.missing[metric]
     return metrics

@@ -24,14 +24,27 @@ FIDELITY = {
     "ssim": Column("SSIM", "higher", 3, "Gaussian window 11 px, sigma 1.5; mean of R, G and B"),
     "lpips_alex": Column("LPIPS alex", "lower", 3, "version 0.1, AlexNet"),
     "lpips_vgg": Column("LPIPS vgg", "lower", 3, "version 0.1, VGG16"),
+    "dists": Column("DISTS", "lower", 3, "VGG16 features, structure and texture, at the pictures' own size"),
     "identity": Column("identity", "higher", 3, "cosine of two SFace vectors, aligned by YuNet's points"),
     "identity_degrees": Column("identity °", "lower", 1, "angle of the same two SFace vectors"),
+    "named_degrees": Column("named identity °", "lower", 1, "angle of two vectors of the network of --recogniser"),
     "landmarks": Column("landmarks px", "lower", 2, "mean distance of dlib's 68 points at 512 px"),
 }
 NATURALNESS = {
     "niqe": Column("NIQE", "lower", 2, "own model of sharp faces at 256 px; not comparable with papers' values"),
     "musiq": Column("MUSIQ", "higher", 2, "KonIQ-10k weights; patches at 224, 384 and full size"),
     "sharpness": Column("sharpness", "higher", 1, "variance of the Laplacian of luminance, 0..255"),
+}
+LIKENESS = {
+    "input_likeness": Column("likeness to input", "higher", 3, "cosine of two vectors of the network of --recogniser"),
+    "unlike_input": Column("unlike input", "lower", 3, "share of faces below their threshold"),
+}
+GIVEN = {
+    "given_clipiqa": Column("CLIP-IQA, given", "higher", 3, "not measured here: from the file of --scores"),
+    "given_maniqa": Column("MANIQA, given", "higher", 3, "not measured here: from the file of --scores"),
+    "given_musiq": Column("MUSIQ, given", "higher", 2, "not measured here: from the file of --scores"),
+    "given_niqe": Column("NIQE, given", "lower", 2, "not measured here: from the file of --scores"),
+    "given_qalign": Column("Q-Align, given", "higher", 3, "not measured here: from the file of --scores"),
 }
 SPREAD = {
     "pixel_std": Column("pixel std", "lower", 2, "standard deviation over the seeds, mean over pixels, 0..255"),
@@ -43,8 +56,10 @@ SPREAD = {
 DISTRIBUTION = {
     "fid": Column("FID", "lower", 2, "Inception v3 (2015-12-05) features; biased upwards for few pictures"),
     "kid": Column("KID x1000", "lower", 2, "the same features, unbiased, subsets of up to 1,000"),
+    "fid_gt": Column("FID to the ground truth", "lower", 2, "as FID, against the paired references"),
+    "kid_gt": Column("KID to the ground truth x1000", "lower", 2, "as KID, against the paired references"),
 }
-COLUMNS = FIDELITY | NATURALNESS | SPREAD | DISTRIBUTION
+COLUMNS = FIDELITY | NATURALNESS | LIKENESS | GIVEN | SPREAD | DISTRIBUTION
 
 
 def summarise(rows: Iterable[Row]) -> dict[str, dict[str, float | int]]:
@@ -56,7 +71,7 @@ def summarise(rows: Iterable[Row]) -> dict[str, dict[str, float | int]]:
 
     rows = list(rows)
     summary: dict[str, dict[str, float | int]] = {}
-    for key in (*FIDELITY, *NATURALNESS, *SPREAD, "fallback"):
+    for key in (*FIDELITY, *NATURALNESS, *LIKENESS, *GIVEN, *SPREAD, "fallback"):
         values = np.array([value for row in rows if (value := row.get(key)) is not None], dtype=np.float64)
         if values.size:
             summary[key] = {"mean": float(values.mean()), "n": int(values.size)}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from numpy.typing import NDArray
 from prefrestore.errors import InvalidInputError, MissingDependencyError, WeightsError
 from prefrestore.metrics.niqe import niqe
 from prefrestore.metrics.pixels import psnr, ssim
+from prefrestore.metrics.recognition import degrees, load_recogniser
 
-METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "identity", "landmarks", "niqe", "musiq")
-MODELS = ("lpips_alex", "lpips_vgg", "identity", "landmarks", "musiq")
+METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "dists", "identity", "landmarks", "niqe", "musiq")
+MODELS = ("lpips_alex", "lpips_vgg", "dists", "identity", "landmarks", "musiq")
 """The metrics that take a network, which `Evaluator` may leave out."""
-PAIRED = ("lpips_alex", "lpips_vgg", "identity", "landmarks")
+PAIRED = ("lpips_alex", "lpips_vgg", "dists", "identity", "landmarks")
 """Those of `MODELS` that compare two pictures, and have nothing to do with one."""
 # A detection further than this part of the side from the true points (mean of five) is of something else.
 _FAR = 0.1
@@ -26,7 +28,8 @@ Picture = NDArray[np.uint8]
 class Observation:
     """What the networks see in one picture; None where a network is missing or finds nothing.
 
-    vector: identity, 128 numbers. landmarks: 68 x 2, px at 512. features: LPIPS' activations by network.
+    vector: identity, 128 numbers. named: the same by the named recogniser. landmarks: 68 x 2, px at 512. features:
+    LPIPS' activations by network, and DISTS'.
     fallback: 1 when the vector used the reference's points because no face was detected near them, else 0.
     points: the face's five points by which the vector's crop was aligned, px.
     """
@@ -36,6 +39,7 @@ class Observation:
     features: dict[str, Any]
     fallback: float | None = None
     points: NDArray[np.float64] | None = None
+    named: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,18 @@ class Evaluator:
     Args:
         progress: called with one line when a metric turns out to be missing.
         without: metrics that take a model and are not wanted; LPIPS (vgg) takes most of the time.
+        recogniser: file of the network for the named identity and the likeness to the input, see
+            `prefrestore.metrics.recognition`; blank without. WeightsError if it does not fit.
     """
 
     progress: Callable[[str], None] = lambda line: None
     missing: dict[str, str] = field(default_factory=dict)
     without: tuple[str, ...] = ()
+    recogniser: Path | None = None
 
     def __post_init__(self) -> None:
+        self.named = load_recogniser(self.recogniser) if self.recogniser is not None else None
+        self._dists: Any | None = None
         self._lpips: dict[str, Any] = {}
         self._faces: tuple[Any, Any] | None = None
         self._marks: Any | None = None
@@ -69,6 +78,7 @@ class Evaluator:
         self._known: tuple[str, Frame] | None = None
         self._try("lpips_alex", lambda: self._lpips.update(alex=_lpips("alex")))
         self._try("lpips_vgg", lambda: self._lpips.update(vgg=_lpips("vgg")))
+        self._try("dists", self._load_dists)
         self._try("identity", self._load_faces)
         self._try("landmarks", self._load_marks)
         self._try("musiq", self._load_musiq)
@@ -76,7 +86,7 @@ class Evaluator:
     @property
     def available(self) -> tuple[str, ...]:
         """Those of `MODELS` that are loaded."""
-        loaded = {"identity": self._faces, "landmarks": self._marks, "musiq": self._musiq}
+        loaded = {"dists": self._dists, "identity": self._faces, "landmarks": self._marks, "musiq": self._musiq}
         return tuple(m for m in MODELS if m.removeprefix("lpips_") in self._lpips or loaded.get(m) is not None)
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
@@ -94,6 +104,11 @@ class Evaluator:
         from prefrestore.faces.identity import IdentityEmbedder
 
         self._faces = (FaceDetector(), IdentityEmbedder())
+
+    def _load_dists(self) -> None:
+        from prefrestore.metrics.dists import DISTS, weights_paths
+
+        self._dists = DISTS(*weights_paths())
 
     def _load_marks(self) -> None:
         from prefrestore.metrics.landmarks import LandmarkMeter
@@ -118,7 +133,8 @@ class Evaluator:
         if self._marks:
             box = self._marks.box(picture)
             landmarks = self._marks.points(picture, box) if box is not None else None
-        seen = Observation(vector, landmarks, self._features(picture))
+        named = self.named.of(picture, points) if self.named else None
+        seen = Observation(vector, landmarks, self._features(picture), named=named)
         self._known = (name, Frame(picture, points, box, seen))
         return self._known[1]
 
@@ -132,7 +148,8 @@ class Evaluator:
             vector = self._faces[1].embed(picture, points)
         if self._marks and frame.box is not None:
             landmarks = self._marks.points(picture, frame.box)
-        return Observation(vector, landmarks, self._features(picture), fallback, points)
+        named = self.named.of(picture, points) if self.named else None
+        return Observation(vector, landmarks, self._features(picture), fallback, points, named)
 
     def together(
         self, pictures: list[Picture], seen: list[Observation], frame: Frame
@@ -162,6 +179,10 @@ class Evaluator:
             from prefrestore.faces.identity import cosine
 
             row |= {"identity": cosine(seen.vector, frame.seen.vector), "fallback": seen.fallback}
+        if self._dists:
+            row["dists"] = float(self._dists.between(seen.features["dists"], frame.seen.features["dists"])[0])
+        if seen.named is not None and frame.seen.named is not None:
+            row["named_degrees"] = degrees(seen.named, frame.seen.named)
         if seen.landmarks is not None and frame.seen.landmarks is not None:
             from prefrestore.metrics.landmarks import mean_distance
 
@@ -171,6 +192,18 @@ class Evaluator:
     def alone(self, picture: Picture) -> dict[str, float | None]:
         """The metrics of one picture that need no other: NIQE and MUSIQ."""
         return {"niqe": naturalness(picture), "musiq": self._musiq.of(picture) if self._musiq else None}
+
+    def likeness(self, picture: Picture, source: Picture) -> float | None:
+        """Cosine of a restoration and its input, one size, by the named recogniser; None without one.
+
+        One set of points serves both, as in the challenge that asks for it: those of the restoration, in which a face
+        is found more often; a picture without a face is taken for an FFHQ-aligned square.
+        """
+        if self.named is None:
+            return None
+        found = self._faces[0].detect(picture) if self._faces else []
+        points = max(found, key=lambda face: face.box[2] * face.box[3]).points if found else None
+        return float(self.named.of(picture, points) @ self.named.of(source, points))
 
     def perceptual(self, net: str, first: Observation, second: Observation) -> float:
         """LPIPS of two observed pictures by the network ``alex`` or ``vgg``."""
@@ -186,7 +219,8 @@ class Evaluator:
         return self.compare(picture, self.observe(picture, frame), frame)
 
     def _features(self, picture: Picture) -> dict[str, Any]:
-        return {net: _lpips_features(model, picture) for net, model in self._lpips.items()}
+        features = {net: _lpips_features(model, picture) for net, model in self._lpips.items()}
+        return features | ({"dists": self._dists.of(picture)} if self._dists else {})
 
     def _near(self, picture: Picture, expected: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """Points of the detected face closest to the expected ones, or None if there is none near them."""

@@ -70,53 +70,62 @@ def measure(
     """
     waiting = [face for face in faces if not all(is_done(face, title) for title in systems)]
     for start in range(0, len(waiting), batch):
-        ready: list[tuple[MeasuredFace, Picture, Picture | None]] = []
+        ready: list[_Read] = []
         for face in waiting[start : start + batch]:
             try:
-                ready.append((face, *_read(face)))
+                ready.append(_read(face, with_input=evaluator.named is not None))
             except ImageReadError as error:
                 yield SetAside(face=face, reason=str(error))
         if not ready:
             continue
         made = {}
         for title, system in systems.items():
-            wanted = [place for place, (face, _, _) in enumerate(ready) if not is_done(face, title)]
+            wanted = [place for place, read in enumerate(ready) if not is_done(read.face, title)]
             if len(wanted) == len(ready):
-                made[title] = system([face for face, _, _ in ready], [picture for _, picture, _ in ready])
+                made[title] = system([read.face for read in ready], [read.source for read in ready])
             elif wanted:
-                restored = system([ready[place][0] for place in wanted], [ready[place][1] for place in wanted])
+                restored = system([ready[place].face for place in wanted], [ready[place].source for place in wanted])
                 by_place = dict(zip(wanted, restored, strict=True))
                 made[title] = [by_place.get(place, []) for place in range(len(ready))]
-        for place, (face, source, reference) in enumerate(ready):
+        for place, read in enumerate(ready):
             for title, restored in made.items():
                 if not restored[place]:
                     continue
                 try:
-                    yield _measured(face, title, restored[place], source, reference, evaluator, extractor)
+                    yield _measured(read, title, restored[place], evaluator, extractor)
                 except InvalidInputError as error:
-                    yield SetAside(face=face, reason=f"{face.name}: {error}")
+                    yield SetAside(face=read.face, reason=f"{read.face.name}: {error}")
                     break
 
 
-def _read(face: MeasuredFace) -> tuple[Picture, Picture | None]:
+@dataclass(frozen=True, kw_only=True)
+class _Read:
+    """A face's pictures: what is measured or restored, its ground truth, and the input of a restoration."""
+
+    face: MeasuredFace
+    source: Picture
+    reference: Picture | None
+    degraded: Picture | None
+
+
+def _read(face: MeasuredFace, with_input: bool) -> _Read:
     from prefrestore.pictures.read import read_photo
 
     path = face.restored or face.lq
     if path is None:
         raise ImageReadError(f"{face.name} has no picture")
+    source = read_photo(path).rgb8()
     reference = None if face.reference is None else read_photo(face.reference).rgb8()
-    return read_photo(path).rgb8(), reference
+    degraded = source if face.restored is None else None
+    if face.restored is not None and face.lq is not None and with_input:
+        degraded = read_photo(face.lq).rgb8()
+    return _Read(face=face, source=source, reference=reference, degraded=degraded)
 
 
 def _measured(
-    face: MeasuredFace,
-    title: str,
-    samples: list[Sample],
-    source: Picture,
-    reference: Picture | None,
-    evaluator: Evaluator,
-    extractor: InceptionV3 | None,
+    read: _Read, title: str, samples: list[Sample], evaluator: Evaluator, extractor: InceptionV3 | None
 ) -> Measured:
+    face, reference = read.face, read.reference
     pictures = [sample.picture for sample in samples]
     resized = reference is not None and pictures[0].shape != reference.shape
     if resized and reference is not None:
@@ -129,10 +138,13 @@ def _measured(
     else:
         seen = []
         rows = [evaluator.alone(picture) for picture in pictures]
+    degraded = None if read.degraded is None else _resize(read.degraded, pictures[0])
     for values, picture in zip(rows, pictures, strict=True):
         values["sharpness"] = sharpness(picture)
         if (likeness := values.get("identity")) is not None:
             values["identity_degrees"] = math.degrees(math.acos(max(-1.0, min(1.0, likeness))))
+        if degraded is not None and (alike := evaluator.likeness(picture, degraded)) is not None:
+            values["input_likeness"] = alike
     row = {key: _mean([values[key] for values in rows]) for key in rows[0]}
     if len(samples) > 1:
         if reference is None:
@@ -144,7 +156,7 @@ def _measured(
         system=title,
         row=row,
         pictures=tuple(pictures),
-        source=source,
+        source=read.source,
         reference=reference,
         resized=resized,
         features=None if extractor is None else extractor.of(pictures[0]),
@@ -174,6 +186,8 @@ def _spread(
 
 def _resize(picture: Picture, like: Picture) -> Picture:
     height, width = like.shape[:2]
+    if picture.shape == like.shape:
+        return picture
     if abs(picture.shape[1] / picture.shape[0] - width / height) > 0.01 * width / height:
         raise InvalidInputError(
             f"a picture of {picture.shape[1]}x{picture.shape[0]} cannot be compared with one of {width}x{height}"

@@ -6,7 +6,7 @@ pictures is measured all the same, and the report says so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefrestore.errors import InvalidInputError
@@ -23,9 +23,11 @@ class Protocol:
         title: how papers call it.
         source: where it was introduced.
         side: of its pictures, in pixels; all are aligned faces.
-        count: pictures to be expected, of each set.
+        count: pictures to be expected, of each set; counts: of those sets that have another number.
         sets: title of each set -> subfolders tried in turn for its LQ faces ("" is the folder itself).
         references: subfolders tried in turn for the ground truth; none for a set without.
+        thresholds: by set, the likeness to the input below which a face counts as unlike it.
+        allowed: so many such faces may be, of all sets together; None where there is no such rule.
         note: what a reader of its figures must know.
     """
 
@@ -35,8 +37,14 @@ class Protocol:
     count: int
     sets: dict[str, tuple[str, ...]]
     references: tuple[str, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    allowed: int | None = None
     note: str = ""
 
+
+# By set: the likeness to the input (AdaFace) that the challenge's evaluation program asks for.
+_NTIRE = {"CelebA": 0.5, "CelebChild-Test": 0.6, "LFW-Test": 0.6, "WebPhoto-Test": 0.25, "Wider-Test": 0.2}
 
 PROTOCOLS = {
     "celeba-test": Protocol(
@@ -76,6 +84,17 @@ PROTOCOLS = {
         side=512,
         count=180,
         sets={"CelebChild-Test": ("lq", "CelebChild-Test", "")},
+    ),
+    "ntire-rwfr": Protocol(
+        title="NTIRE 2026 real-world face restoration, test",
+        source="Wang et al., NTIRE 2026 challenge (CVPRW 2026, arXiv 2604.10532) and its evaluation program",
+        side=512,
+        count=100,
+        counts={"CelebChild-Test": 50},
+        sets={name: (f"test/{name}", name) for name in _NTIRE},
+        thresholds=_NTIRE,
+        allowed=10,
+        note="the challenge aligns by five points of its own table, this program by those that YuNet finds.",
     ),
     "bench": Protocol(
         title="prefrestore bench",
@@ -118,10 +137,10 @@ def remarks(protocol: Protocol, sets: list[MeasuredSet], sides: set[int], limit:
     """What differs between the protocol and what was measured, one sentence each."""
     said = [protocol.note] if protocol.note else []
     for faces in sets:
-        count = len(faces.faces)
-        if count != protocol.count:
+        count, wanted = len(faces.faces), protocol.counts.get(faces.title, protocol.count)
+        if count != wanted:
             why = " (a sample was asked for)" if limit is not None and count == limit else ""
-            said.append(f"{faces.title}: {count} faces were measured, the protocol has {protocol.count}{why}.")
+            said.append(f"{faces.title}: {count} faces were measured, the protocol has {wanted}{why}.")
     other = sorted(sides - {protocol.side})
     if other:
         said.append(f"pictures of {', '.join(map(str, other))} px were read, the protocol's have {protocol.side} px.")

@@ -30,6 +30,7 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
     """By metric: the network and the sha256 of its file, for NIQE and what is available (`Evaluator.available`)."""
     from prefrestore.faces.onnx import SFACE, SHA256, YUNET
     from prefrestore.files.cache import cached_file
+    from prefrestore.metrics import dists
     from prefrestore.metrics.landmarks import shapes_path
     from prefrestore.metrics.lpips import weight_file
     from prefrestore.metrics.musiq import WEIGHT_FILE
@@ -42,6 +43,9 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
                 "network": f"LPIPS 0.1, {name}",
                 "sha256": file_hash(cached_file(weight_file(net))),
             }
+    if "dists" in available:
+        own = {"network": f"DISTS ({dists.WEIGHT_FILE}), VGG16 of LPIPS vgg"}
+        found["dists"] = own | {"sha256": file_hash(cached_file(dists.WEIGHT_FILE))}
     if "identity" in available:
         found["identity"] = {"network": f"SFace ({SFACE})", "sha256": SHA256[SFACE]}
         found["identity, alignment"] = {"network": f"YuNet ({YUNET})", "sha256": SHA256[YUNET]}

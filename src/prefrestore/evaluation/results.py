@@ -78,6 +78,16 @@ class Results:
         """Keep FID and KID, which belong to a set and not to a face: entries as in a summary."""
         self._distances[title, system] = dict(values)
 
+    def give(self, given: Mapping[tuple[str, str], Mapping[str, float]]) -> int:
+        """Add values that another program measured, by set and face, to every system's row; how many found a row."""
+        met = 0
+        for title, systems in self.rows.items():
+            for rows in systems.values():
+                for face, row in rows.items():
+                    if values := given.get((title, face), given.get(("", face))):
+                        rows[face], met = {**row, **values}, met + 1
+        return met
+
     def is_done(self, title: str, system: str, face: str) -> bool:
         """Whether the row is there already."""
         return face in self.rows.get(title, {}).get(system, {})

@@ -29,11 +29,13 @@ def run_sets(
     *,
     batch: int = 8,
     extractor: InceptionV3 | None = None,
+    thresholds: Mapping[str, float] | None = None,
     each: Callable[[str, Measured | SetAside], None] = lambda title, item: None,
 ) -> dict[tuple[str, str], NDArray[np.float32]]:
     """Measure what `results` does not hold yet; the JSON is written every 20 s and at the end of each set.
 
     Args:
+        thresholds: by set: the likeness to the input under which a face counts as unlike it.
         each: called with a set's title and each face under each system, once it is measured or set aside.
 
     Returns:
@@ -48,6 +50,9 @@ def run_sets(
             return results.is_done(title, system, face.name)
 
         for item in measure(faces.faces, systems, evaluator, batch=batch, extractor=extractor, is_done=is_done):
+            if isinstance(item, Measured) and (alike := item.row.get("input_likeness")) is not None:
+                if (threshold := (thresholds or {}).get(faces.title)) is not None:
+                    item.row["unlike_input"] = float(alike < threshold)
             results.add(faces.title, item)
             if isinstance(item, Measured) and item.features is not None:
                 features.setdefault((faces.title, item.system), []).append(item.features)

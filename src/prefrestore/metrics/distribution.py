@@ -31,13 +31,39 @@ def frechet_distance(first: Features, second: Features) -> float:
     Raises:
         InvalidInputError: a set has fewer than two pictures, or the widths differ.
     """
-    first, second = _checked(first, second)
-    apart = first.mean(0) - second.mean(0)
-    covariances = [np.atleast_2d(np.cov(values, rowvar=False)) for values in (first, second)]
-    root = _root(covariances[0])
-    eigenvalues = np.linalg.eigvalsh(root @ covariances[1] @ root)
+    return moments_distance(moments(first), moments(second))
+
+
+class Moments(NamedTuple):
+    """The mean (D) and the sample covariance (D x D) of a set of features, which are all that FID knows of it."""
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
+def moments(features: Features) -> Moments:
+    """The moments of N x D features.
+
+    Raises:
+        InvalidInputError: fewer than two pictures, or another shape.
+    """
+    features, _ = _checked(features, features)
+    return Moments(features.mean(0), np.atleast_2d(np.cov(features, rowvar=False)))
+
+
+def moments_distance(first: Moments, second: Moments) -> float:
+    """`frechet_distance` of two sets of which the moments are known.
+
+    Raises:
+        InvalidInputError: the widths differ.
+    """
+    if first.mean.shape != second.mean.shape:
+        raise InvalidInputError(f"moments of {first.mean.size} and {second.mean.size} features cannot be compared.")
+    apart = first.mean - second.mean
+    root = _root(first.covariance)
+    eigenvalues = np.linalg.eigvalsh(root @ second.covariance @ root)
     shared = np.sqrt(np.clip(eigenvalues, 0, None)).sum()
-    distance = apart @ apart + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * shared
+    distance = apart @ apart + np.trace(first.covariance) + np.trace(second.covariance) - 2 * shared
     return max(float(distance), 0.0)
 
 
