@@ -25,6 +25,7 @@ from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import degraded_batch, load_training_faces, load_validation
 from prefrestore.training.processes import new_accelerator
+from prefrestore.training.published_texture import train_texture
 from prefrestore.training.working import answer_zero, working_pipeline
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ class Config(PairsConfig, FlowLosses):
         compile: translate the denoiser with torch.compile before the first step: some minutes that a long run on a CPU
             wins back many times over.
         gradient_checkpointing: compute the denoiser's activations twice instead of keeping them.
+        model: for presets of the published classes: the folder to train on from (see docs/paper-scale.md). The
+            denoiser's blocks, the LQ tokens' connector and the autoencoder's encoder are trained together, by the flow
+            and the latents' distance; of the fields above only ``gradient_checkpointing`` and ``compile`` count.
+            ``pipeline/`` and ``assembled/`` are written, the whole model in both layouts.
+        reference: with ``model``, the details of the published run (`prefrestore.training.published`).
         start_from: a working folder whose ``transformer/`` and ``connectors/`` are the first weights.
     """
 
@@ -79,6 +85,8 @@ class Config(PairsConfig, FlowLosses):
     learning_rate: float = 5e-4
     compile: bool = False
     start_from: Path | None = None
+    model: Path | None = None
+    reference: bool = False
 
 
 def load_working_pipeline(config: Config) -> PrefRestorePipeline:
@@ -106,6 +114,8 @@ def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
+    if config.model is not None:
+        return train_texture(config, config.model)
     pipeline = load_working_pipeline(config)
     accelerator = new_accelerator()
     pipeline.to(accelerator.device)

@@ -27,8 +27,11 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 """Settings that do not change what is learnt."""
-TOLD_OTHERWISE = frozenset({"data", "steps", "micro_batches", "start_from", "components", "model", "scorer"})
-"""Settings whose meaning is kept in another way: paths by hashes of what they lead to, the other two by the checkpoint.
+TOLD_OTHERWISE = frozenset(
+    {"data", "steps", "micro_batches", "start_from", "components", "model", "scorer", "reward_options", "reference"}
+)
+"""Settings whose meaning is kept in another way: paths by hashes of what they lead to, ``reference`` beside these where
+it is asked for, the other two by the checkpoint.
 
 More ``steps`` than before let a run go on; so they are not part of what it is.
 """

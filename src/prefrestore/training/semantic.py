@@ -7,30 +7,29 @@ stands alone by default; `run` takes the flow term as a function for the scales 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor, nn
 
-from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
-from prefrestore.models.semantic.integrator import TeacherForced, teacher_forced, write_tokens
 from prefrestore.training.components import component_folder
 from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
+from prefrestore.training.published import (
+    QueryFlow,
+    begin,
+    closing_ids,
+    exports,
+    norms_are_one,
+    start_hashes,
+)
+from prefrestore.training.semantic_objective import FlowLoss, SemanticObjective, encode_all, measure, unigram_loss
 from prefrestore.training.stage import StageConfig
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-# (queries (B,N+1,D), clean images (B,3,H,W) in [-1,1], generator) -> scalar. A module's parameters are
-# trained too.
-FlowLoss = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +46,10 @@ class Config(StageConfig):
         copy_share: share of copy tasks, whose input is the clean image itself.
         validation_faces: held-out faces that are decoded for every report.
         gradient_checkpointing: compute the language model's activations twice instead of keeping them.
+        model: for presets of the published classes: the folder to train on from (see docs/paper-scale.md). The flow
+            loss through its frozen denoiser is added, and ``pipeline/`` and ``assembled/`` are written, the whole model
+            in both layouts.
+        reference: with ``model``, the details of the published run (`prefrestore.training.published`).
     """
 
     degradation: str = "training"
@@ -54,62 +57,12 @@ class Config(StageConfig):
     copy_share: float = 0.2
     validation_faces: int = 96
     gradient_checkpointing: bool = False
+    model: Path | None = None
+    reference: bool = False
     steps: int = 380
     batch_size: int = 32
     learning_rate: float = 1.5e-3
     sample_every: int = 300
-
-
-class SemanticObjective(nn.Module):
-    """Next-token cross-entropy on the clean tokens, plus the flow term where there is one."""
-
-    def __init__(
-        self,
-        language_model: PreTrainedModel,
-        image_tokenizer: Any,
-        text_tokenizer: PreTrainedTokenizerBase,
-        *,
-        answer_position: int | None,
-        flow_loss: FlowLoss | None = None,
-        flow_weight: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.language_model = language_model
-        self.image_tokenizer = image_tokenizer.requires_grad_(False)
-        self.text_tokenizer = text_tokenizer
-        self.vocabulary = ImageVocabulary.of(text_tokenizer)
-        self.answer_position = answer_position
-        self.flow_loss = flow_loss
-        self.flow_weight = flow_weight
-
-    def read(self, lq: Tensor, targets: Tensor, captions: Sequence[str | None], copy: Sequence[bool]) -> TeacherForced:
-        """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> the language model on the clean tokens."""
-        copied = torch.tensor(list(copy), device=lq.device)
-        # The frozen tokenizer reads in float32, as it does in the pipeline: near ties fall the same way.
-        with torch.autocast(lq.device.type, enabled=False):
-            tokens = self.image_tokenizer.encode(targets)
-            given = tokens.clone()
-            if not bool(copied.all()):
-                given[~copied] = self.image_tokenizer.encode(lq[~copied])
-        chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
-        return teacher_forced(self.language_model, chats, tokens, self.vocabulary)
-
-    def forward(
-        self,
-        lq: Tensor,
-        targets: Tensor,
-        captions: Sequence[str | None],
-        copy: Sequence[bool],
-        generator: torch.Generator,
-    ) -> dict[str, Tensor]:
-        """As `read` -> losses."""
-        result = self.read(lq, targets, captions, copy)
-        losses = {"cross_entropy": result.loss, "accuracy": result.accuracy}
-        total = result.loss
-        if self.flow_loss is not None:
-            losses["flow"] = self.flow_loss(result.queries, targets, generator)
-            total = total + self.flow_weight * losses["flow"]
-        return losses | {"loss": total}
 
 
 def training_batch(faces: Faces, config: Config, step: int) -> dict[str, object]:
@@ -124,58 +77,12 @@ def training_batch(faces: Faces, config: Config, step: int) -> dict[str, object]
     return {
         "lq": to_signed(lq),
         "targets": to_signed(targets),
-        "captions": [caption if shown else None for caption, shown in kept],
+        "captions": [
+            caption if shown and not (copied and config.reference) else None
+            for (caption, shown), copied in zip(kept, copy, strict=True)
+        ],
         "copy": copy.tolist(),
     }
-
-
-def encode_all(image_tokenizer: Any, images: np.ndarray, batch: int = 16) -> Tensor:
-    """Images (M,H,W,3) uint8 -> their tokens (M,N)."""
-    pieces = (to_signed(images[i : i + batch]).to(image_tokenizer.device) for i in range(0, len(images), batch))
-    return torch.cat([image_tokenizer.encode(piece).cpu() for piece in pieces])
-
-
-def unigram_loss(counted: Tensor, tokens: Tensor, size: int) -> float:
-    """Cross-entropy in nats a token of ``tokens`` under the frequencies of ``counted`` (plus one half
-    each)."""
-    frequency = torch.bincount(counted.flatten(), minlength=size).double() + 0.5
-    return float(-(frequency / frequency.sum()).log()[tokens.flatten()].mean())
-
-
-@torch.no_grad()
-def measure(
-    objective: SemanticObjective,
-    given: Tensor,
-    tokens: Tensor,
-    captions: Sequence[str | None],
-    batch: int = 16,
-) -> tuple[dict[str, float], Tensor]:
-    """How well held-out clean tokens (B,N) are written from the degraded images' tokens ``given`` (B,N).
-
-    Returns:
-        values and the written tokens (B,N). ``cross_entropy`` (nats, image tokens, true ones as context),
-        ``accuracy`` (the same), ``written`` (share of right tokens when decoding freely), ``copied`` (share
-        of right tokens when the given ones are taken over as they are).
-    """
-    model, vocabulary = objective.language_model, objective.vocabulary
-    losses, accuracies, written = [], [], []
-    for start in range(0, len(tokens), batch):
-        part = slice(start, start + batch)
-        chats = build_chats(
-            objective.text_tokenizer, given[part], captions[part], answer_position=objective.answer_position
-        )
-        result = teacher_forced(model, chats, tokens[part], vocabulary)
-        losses.append(result.image_loss)
-        accuracies.append(result.accuracy.repeat(len(tokens[part])))
-        written.append(write_tokens(model, chats, vocabulary, tokens.shape[1]).tokens.cpu())
-    answer = torch.cat(written)
-    values = {
-        "cross_entropy": torch.cat(losses).mean().item(),
-        "accuracy": torch.cat(accuracies).mean().item(),
-        "written": (answer == tokens).float().mean().item(),
-        "copied": (given == tokens).float().mean().item(),
-    }
-    return values, answer
 
 
 def run(
@@ -186,33 +93,13 @@ def run(
     Args:
         flow_loss, flow_weight: the flow term of scales that have a denoiser, and its weight.
     """
-    from prefrestore.pipeline.components import build_component, build_components
-    from prefrestore.pipeline.presets import load_preset
-
-    preset = load_preset(config.preset)
-    folder = component_folder(config.output_dir, "image_tokenizer")
-    image_tokenizer = build_component(preset, "image_tokenizer", folder)
-    size, codes = image_tokenizer.config.image_size, image_tokenizer.config.codebook_size
-    faces = load_training_faces(config.data, size)
-    parts = build_components(
-        preset,
-        {"image_tokenizer": image_tokenizer, "text_tokenizer": "new", "language_model": "new"},
-        trained=["language_model"],
-        seed=config.seed,
-        captions=faces.captions_to_learn_from(),
-    )
-    text_tokenizer, language_model = parts["text_tokenizer"], parts["language_model"]
+    start = _from_model(config) if config.model is not None else _new_model(config, flow_loss, flow_weight)
+    objective, faces, size = start.objective, start.faces, start.size
+    image_tokenizer, language_model = objective.image_tokenizer, objective.language_model
+    codes = image_tokenizer.config.codebook_size
     if config.gradient_checkpointing:
         # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
         language_model.gradient_checkpointing_enable({"use_reentrant": False})
-    objective = SemanticObjective(
-        language_model,
-        image_tokenizer,
-        text_tokenizer,
-        answer_position=preset.answer_position,
-        flow_loss=flow_loss,
-        flow_weight=flow_weight,
-    )
 
     validation = load_validation(config.data, size)
     stride = max(1, len(validation) // config.validation_faces)
@@ -228,6 +115,8 @@ def run(
         values, answer = measure(objective, given, tokens, validation.captions)
         language_model.train()
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
+        if not hasattr(image_tokenizer, "decode"):  # TA-Tok's way back to pictures is not part of this package
+            return grid([to_signed(lq[:12]), to_signed(clean[:12])])
         said = [image_tokenizer.decode(part.to(image_tokenizer.device)) for part in (given, answer, tokens)]
         cosine = [float((part.identity * said[2].identity).sum(1).mean()) for part in said[:2]]
         log(f"identity cosine with what the clean codes say: given {cosine[0]:.3f}, written {cosine[1]:.3f}")
@@ -239,11 +128,85 @@ def run(
         betas=(0.9, 0.98),
         ema_decay=0.995,
     )
-    identity = run_identity("semantic", config, faces, {"image_tokenizer": image_tokenizer})
+    identity = run_identity("semantic", config, faces, start.stands_on)
     trainer = Trainer(
         objective, lambda step: training_batch(faces, config, step), loop, sample=sample, identity=identity
     )
     trainer.fit()
-    parts = {"text_tokenizer": text_tokenizer.save_pretrained, "language_model": language_model.save_pretrained}
-    trainer.export(config.output_dir, parts)
+    trainer.export(config.output_dir, start.parts())
     return trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Start:
+    """What a run begins with; size: of the faces it sees. parts: what writes its result, by name."""
+
+    objective: SemanticObjective
+    faces: Faces
+    size: int
+    stands_on: dict[str, Any]
+    parts: Callable[[], Mapping[str, Callable[[Path], object]]]
+
+
+def _new_model(config: Config, flow_loss: FlowLoss | None, flow_weight: float) -> _Start:
+    """A new language model, behind the finished image tokenizer of the working folder."""
+    from prefrestore.pipeline.components import build_component, build_components
+    from prefrestore.pipeline.presets import load_preset
+
+    preset = load_preset(config.preset)
+    folder = component_folder(config.output_dir, "image_tokenizer")
+    image_tokenizer = build_component(preset, "image_tokenizer", folder)
+    size = image_tokenizer.config.image_size
+    faces = load_training_faces(config.data, size)
+    parts = build_components(
+        preset,
+        {"image_tokenizer": image_tokenizer, "text_tokenizer": "new", "language_model": "new"},
+        trained=["language_model"],
+        seed=config.seed,
+        captions=faces.captions_to_learn_from(),
+    )
+    text_tokenizer, language_model = parts["text_tokenizer"], parts["language_model"]
+    objective = SemanticObjective(
+        language_model,
+        image_tokenizer,
+        text_tokenizer,
+        answer_position=preset.answer_position,
+        flow_loss=flow_loss,
+        flow_weight=flow_weight,
+    )
+    written = {"text_tokenizer": text_tokenizer.save_pretrained, "language_model": language_model.save_pretrained}
+    return _Start(
+        objective=objective,
+        faces=faces,
+        size=size,
+        stands_on={"image_tokenizer": image_tokenizer},
+        parts=lambda: written,
+    )
+
+
+def _from_model(config: Config) -> _Start:
+    """The published classes of ``config.model``, with the flow loss through their denoiser."""
+    from prefrestore.pipeline.presets import load_preset
+
+    assert config.model is not None
+    size = load_preset(config.preset).face_size
+    faces = load_training_faces(config.data, size)
+    pipeline = begin(config.preset, config.model, seed=config.seed, captions=faces.captions_to_learn_from())
+    stands_on, shared = start_hashes(pipeline, config.reference), norms_are_one(pipeline)
+    pipeline.language_model.train().requires_grad_(True)
+    objective = SemanticObjective(
+        pipeline.language_model,
+        pipeline.image_tokenizer,
+        pipeline.text_tokenizer,
+        answer_position=pipeline.config.answer_position,
+        flow_loss=QueryFlow(pipeline, reference=config.reference),
+        closing=closing_ids(pipeline.text_tokenizer) if config.reference else (),
+    )
+    model = config.model
+    return _Start(
+        objective=objective,
+        faces=faces,
+        size=size,
+        stands_on=stands_on,
+        parts=lambda: exports(pipeline, model, shares_norm=shared),
+    )

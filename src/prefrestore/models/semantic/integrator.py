@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -36,9 +37,17 @@ class TeacherForced(NamedTuple):
 
 
 def teacher_forced(
-    model: Qwen3ForCausalLM, chat: ChatInputs, tokens: Tensor, vocabulary: ImageVocabulary
+    model: Qwen3ForCausalLM,
+    chat: ChatInputs,
+    tokens: Tensor,
+    vocabulary: ImageVocabulary,
+    closing: Sequence[int] = (),
 ) -> TeacherForced:
     """One pass over the chat, the true tokens (B,N) and ``<im_end>``: next-token losses and hidden states.
+
+    Args:
+        closing: ids of what ends the assistant's turn behind ``<im_end>``. The model then reads and is asked for it,
+            too, and the queries are the states of the *last* N+1 positions, as in Pref-Restore's own training.
 
     Raises:
         InvalidInputError: as `write_tokens`, or a token lies outside the codebook.
@@ -47,7 +56,11 @@ def teacher_forced(
     check_length(model, chat, num_tokens)
     chat, tokens = chat.to(model.device), tokens.to(model.device)
     ids = vocabulary.to_ids(tokens)
-    steps = torch.arange(1, num_tokens + 1, device=model.device)
+    targets = torch.cat([ids, ids.new_full((count, 1), vocabulary.end)], dim=1)
+    if closing:
+        targets = torch.cat([targets, ids.new_tensor(list(closing)).expand(count, -1)], dim=1)
+        ids = targets
+    steps = torch.arange(1, ids.shape[1] + 1, device=model.device)
     mask = torch.cat([chat.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1)
     slots = torch.arange(mask.shape[1], device=model.device).expand(count, -1)
     output = model.model(
@@ -57,13 +70,13 @@ def teacher_forced(
         position_ids=torch.cat([chat.positions, chat.positions[:, -1:] + steps], dim=1),
         use_cache=False,
     )
-    queries = output.last_hidden_state[:, -num_tokens - 1 :]
-    logits = model.lm_head(queries).float()
-    targets = torch.cat([ids, ids.new_full((count, 1), vocabulary.end)], dim=1)
+    states, start = output.last_hidden_state, mask.shape[1] - ids.shape[1] - 1  # of <S0>
+    queries = states[:, -num_tokens - 1 :]
+    logits = model.lm_head(states[:, start : start + targets.shape[1]]).float()
     losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    image_logits = logits[:, :-1, vocabulary.first : vocabulary.first + vocabulary.size]
+    image_logits = logits[:, :num_tokens, vocabulary.first : vocabulary.first + vocabulary.size]
     accuracy = (image_logits.argmax(-1) == tokens).float().mean()
-    return TeacherForced(losses.mean(), accuracy, queries, losses[:, :-1])
+    return TeacherForced(losses.mean(), accuracy, queries, losses[:, :num_tokens])
 
 
 def build_language_model(config: Qwen3Config, generator: torch.Generator) -> Qwen3ForCausalLM:

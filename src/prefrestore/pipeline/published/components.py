@@ -12,7 +12,7 @@ from transformers import Qwen3Config
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline.components import build_component
-from prefrestore.pipeline.presets import load_preset
+from prefrestore.pipeline.presets import Preset, load_preset
 from prefrestore.pipeline.published import layout
 from prefrestore.pipeline.published.tensors import Info
 
@@ -39,9 +39,14 @@ class Architecture:
     @classmethod
     def paper(cls) -> Architecture:
         """The published scale, from the preset ``paper``, without what its files say."""
-        preset = load_preset(LAYOUT)
+        return cls.of(load_preset(LAYOUT))
+
+    @classmethod
+    def of(cls, preset: Preset) -> Architecture:
+        """What a preset of the published classes says, without what their files say."""
         parts = {name: dict(preset.component(name).arguments) for name in ("image_tokenizer", "transformer")}
-        del parts["image_tokenizer"]["code_dim"], parts["transformer"]["qk_norm"]
+        for name, known in (("image_tokenizer", "code_dim"), ("transformer", "qk_norm")):
+            parts[name].pop(known, None)
         autoencoder = dict(preset.component("autoencoder").arguments)
         return cls(autoencoder=autoencoder, face_size=preset.face_size, **parts)
 
