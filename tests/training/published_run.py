@@ -1,4 +1,4 @@
-"""Three steps of a stage at the published layout: ``python published_run.py STAGE DATA PRESET MODEL OUTPUT [STEPS]``."""
+"""Steps of a stage at the published layout: ``python published_run.py STAGE DATA PRESET MODEL OUTPUT [STEPS]``."""
 
 import sys
 from pathlib import Path

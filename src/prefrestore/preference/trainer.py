@@ -20,7 +20,7 @@ from accelerate.utils import DistributedType
 from prefrestore.data.identity import face_identity
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.atomic import written_beside
-from prefrestore.files.fingerprints import digest
+from prefrestore.files.fingerprints import digest, file_hash
 from prefrestore.files.weights import folder_hashes
 from prefrestore.models.adapter import (
     INPUT,
@@ -34,7 +34,7 @@ from prefrestore.models.adapter import (
 from prefrestore.preference.held_out import HeldOutFaces
 from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.policy import OBJECTIVES, PolicySettings
-from prefrestore.preference.rewards import build_mix, build_reward, parse_mix, read_options
+from prefrestore.preference.rewards import asked_options, build_mix, build_reward, parse_mix
 from prefrestore.preference.rewards.guard import HeldOutGuard
 from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
@@ -60,6 +60,8 @@ class Config(PairsConfig):
         degradation: a preset of `prefrestore.degrade`.
         pairs: how many degraded pairs are cached.
         objective: ``nft`` (DiffusionNFT), ``grpo`` (Flow-GRPO) or ``reward-gradient`` (ReFL, DRaFT).
+        reference: nft's details as Pref-Restore's run has them: rewards are added as they are, rollouts leave out the
+            sampler's last step (its ``sample_steps`` are 30), and the loss's times are those of the steps, shuffled.
         rewards: the mix, as ``name=weight`` with commas between, or ``published``: that of Pref-Restore's run.
         reward_options: a JSON file of options by reward: ``{"landmarks": {"points": 98, "weights": "FILE"}}``.
         scorer: folder of the reward ``preference``, where it is not the bundled scorer.
@@ -97,6 +99,7 @@ class Config(PairsConfig):
 
     model: Path | None = None
     objective: str = "nft"
+    reference: bool = False
     rewards: str = "identity=1,lpips=1,landmarks=0.5,preference=0.5"
     reward_options: Path | None = None
     scorer: Path | None = None
@@ -146,14 +149,21 @@ class Config(PairsConfig):
             entropy_weight=self.entropy_weight,
             anchor_weight=self.anchor_weight,
             rewarded=self.rewarded,
+            reference=self.reference,
         )
 
 
 def load_base(config: Config) -> PrefRestorePipeline:
     """The pipeline to align: without an adapter, frozen, in float32."""
     from prefrestore.pipeline.build import load_preset_pipeline
+    from prefrestore.pipeline.presets import load_preset
+    from prefrestore.pipeline.published.loading import is_assembled
+    from prefrestore.pipeline.published.start import start_pipeline
 
-    pipeline = load_preset_pipeline(config.preset, folder=config.model, preference=False)
+    if config.model is not None and is_assembled(config.model):
+        pipeline = start_pipeline(config.model, load_preset(config.preset))
+    else:
+        pipeline = load_preset_pipeline(config.preset, folder=config.model, preference=False)
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
@@ -172,15 +182,11 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         raise InvalidInputError(f"the objective is one of {', '.join(OBJECTIVES)}, not '{config.objective}'")
     if (config.anchor_weight or config.rewarded) and config.objective != "reward-gradient":
         raise InvalidInputError("--anchor-weight and --rewarded are for the objective reward-gradient alone")
+    if config.reference and (config.objective != "nft" or config.sample_steps < 3):
+        raise InvalidInputError("--reference is for the objective nft with three sample steps or more (its run has 30)")
     weights = parse_mix(config.rewards)
-    own = read_options(config.rewards, config.reward_options)
-    if config.scorer is not None:
-        if "preference" not in {*weights, config.held_out}:
-            raise InvalidInputError(f"--scorer is for the reward preference, which is not in {config.rewards}")
-        own["preference"] = {"folder": config.scorer}
-    if surplus := sorted(own.keys() - {*weights, config.held_out}):
-        raise InvalidInputError(f"{config.reward_options} has options for {surplus[0]}, which is not in the mix")
-    mix = build_mix(weights, {name: options for name, options in own.items() if name in weights})
+    own = asked_options(config.rewards, config.reward_options, config.scorer, {*weights, config.held_out})
+    mix = build_mix(weights, {name: options for name, options in own.items() if name in weights}, raw=config.reference)
     guard = None
     if config.held_out != "none":
         watched = build_reward(config.held_out, **own.get(config.held_out, {}))
@@ -197,6 +203,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     base: dict[str, Any] = {name: parameter_hash(part) for name, part in modules.items()}
     if config.scorer is not None:
         base["scorer"] = digest(folder_hashes(config.scorer))
+    if config.reward_options is not None:
+        base["reward_options"] = file_hash(config.reward_options)
+    if config.reference:
+        base["details"] = "reference"
     for name in (OLD, POLICY):
         add_adapter(
             pipeline.transformer,

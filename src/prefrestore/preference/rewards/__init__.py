@@ -6,7 +6,7 @@ A reward is built with its weights, so what is missing is told before any traini
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,6 +121,24 @@ def read_options(text: str, path: Path | None) -> dict[str, dict[str, Any]]:
             "'weights' of identity, those of 98 points as the 'weights' of landmarks, HPSv2.1 as the 'open_clip' of hps"
         )
     return {name: PUBLISHED_OPTIONS.get(name, {}) | given.get(name, {}) for name in {**PUBLISHED_OPTIONS, **given}}
+
+
+def asked_options(
+    text: str, path: Path | None, scorer: Path | None, names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """`read_options`, and the folder of the reward ``preference``, for the rewards of these names.
+
+    Raises:
+        InvalidInputError: see there, or options of a reward that is not among the names.
+    """
+    own = read_options(text, path)
+    if scorer is not None:
+        if "preference" not in names:
+            raise InvalidInputError(f"--scorer is for the reward preference, which is not in {text}")
+        own["preference"] = {"folder": scorer}
+    if surplus := sorted(own.keys() - set(names)):
+        raise InvalidInputError(f"{path} has options for {surplus[0]}, which is not in the mix")
+    return own
 
 
 def _check_options(name: str, make: Any, options: Mapping[str, Any]) -> None:
