@@ -68,9 +68,9 @@ def train_texture(config: Any, model: Path) -> Trainer:
         return grid([to_signed(lq), restored, to_signed(targets)])
 
     identity = run_identity("fidelity", config, faces, stands_on)
-    trainer = Trainer(
-        objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator, identity=identity
-    )
+    # The batches hold what the language model says on the device, so no other process can prepare them.
+    loop = config.loop("fidelity", num_workers=0)
+    trainer = Trainer(objective, make_batch, loop, sample=sample, accelerator=accelerator, identity=identity)
     trainer.fit()
     trainer.export(config.output_dir, exports(pipeline, model, shares_norm=shared))
     return trainer
