@@ -78,6 +78,7 @@ def _of_features(title: str, rows: NDArray[np.float32]) -> ReferenceSet:
 
 def save_features(reference: ReferenceSet, path: Path, network: str) -> None:
     """Keep the features, so that the next run need not compute them."""
+    assert reference.features is not None
     with written_beside(path) as part, part.open("wb") as stream:
         np.savez(stream, features=reference.features, network=np.array(network), title=np.array(reference.title))
 

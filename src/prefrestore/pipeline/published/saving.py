@@ -47,7 +47,7 @@ def save_assembled(
             size = 0
         shards[-1][key] = tensor
         size, total = size + weight, total + weight
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         # A copy: tensors that share memory cannot lie in one file.
