@@ -11,7 +11,8 @@ import torch
 
 from prefrestore.data.faces import load_face_set
 from prefrestore.data.mix import mix
-from prefrestore.models.semantic.tokenizer import SemanticTokenizer
+from prefrestore.pipeline.components import build_component
+from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import tokenizer as stage
 from prefrestore.training.tokenizer import Config, identity_targets, measure, training_batch
 
@@ -94,22 +95,23 @@ def test_the_stage_runs_resumes_and_writes_its_folder(data: Path, tmp_path: Path
     said: list[str] = []
     whole = stage.run(config(data, tmp_path / "whole"), log=said.append)
     assert whole.step == 3 and any("perplexity" in line for line in said)
-    loaded = SemanticTokenizer.from_pretrained(tmp_path / "whole" / "image_tokenizer")
+    preset = load_preset("tiny")
+    loaded = build_component(preset, "image_tokenizer", tmp_path / "whole" / "image_tokenizer")
     assert loaded.config.image_size == 64
     assert list((tmp_path / "whole" / "runs" / "tokenizer" / "samples").glob("*.png"))
     # Cut after one step: max_minutes=0 stops at once, with a checkpoint.
     cut = stage.run(replace(config(data, tmp_path / "cut"), max_minutes=0.0), log=said.append)
     assert cut.step == 1
     stage.run(config(data, tmp_path / "cut"), log=said.append)
-    resumed = SemanticTokenizer.from_pretrained(tmp_path / "cut" / "image_tokenizer")
+    resumed = build_component(preset, "image_tokenizer", tmp_path / "cut" / "image_tokenizer")
     for name, value in loaded.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
 def test_measures_by_hand(data: Path) -> None:
-    tokenizer = SemanticTokenizer.from_config(
-        {"image_size": 32, "patch_size": 8, "widths": [16, 16], "blocks": [1, 1], "low_resolution": 16}
-    ).initialise(torch.Generator().manual_seed(0))
+    sizes = {"image_size": 32, "patch_size": 8, "widths": [16, 16], "blocks": [1, 1], "low_resolution": 16}
+    tokenizer = build_component(load_preset("tiny").with_arguments("image_tokenizer", sizes), "image_tokenizer")
+    tokenizer.initialise(torch.Generator().manual_seed(0))
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     said = tokenizer.decode(tokenizer.encode(images))
     values = measure(tokenizer, images, said.identity, said.points + 0.03)

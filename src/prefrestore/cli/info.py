@@ -36,7 +36,7 @@ def info(
     plan: Annotated[
         bool, typer.Option("--plan", help="Instead: what a preset needs of a GPU's memory, by its configuration alone.")
     ] = False,
-    preset: Annotated[str, typer.Option(help="Of --plan: compact, tiny or paper.")] = "paper",
+    preset: Annotated[str, typer.Option(help="Of --plan: compact, tiny, paper, or a JSON file.")] = "paper",
     batch: Annotated[int, typer.Option(min=1, help="Of --plan: faces at a time.")] = 4,
     dtype: Annotated[Precision, typer.Option(help="Of --plan: precision of the model.")] = Precision.bfloat16,
     card_gb: Annotated[float, typer.Option(min=1, help="Of --plan: memory of the GPU, in GiB.")] = 24,
