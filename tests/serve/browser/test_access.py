@@ -66,10 +66,9 @@ def test_by_keyboard_alone(restored: Opened) -> None:
 
 def test_a_phone(restored: Opened) -> None:
     page = restored(width=390, height=844, has_touch=True, is_mobile=True)
-    for place in ("#restore", "#judge"):
+    for place in ("#/judge", "#/"):
         page.locator(f"nav a[href='{place}']").tap()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-    page.locator("nav a[href='#restore']").tap()
     page.locator(".outline").first.tap()
     page.locator("#face").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -249,7 +249,7 @@ def test_nothing_is_asked_of_another_machine(open_page: Opened, service: str) ->
     asked: list[str] = []
     page = open_page()
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(f"{service}/#judge")
+    page.goto(f"{service}/#/judge")
     page.reload()
     page.wait_for_timeout(500)
     assert asked and all(url.startswith((service, "blob:", "data:")) for url in asked)

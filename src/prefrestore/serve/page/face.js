@@ -77,10 +77,11 @@ class Panel {
     this.likeness = h("p", {});
     this.warnings = h("div", { class: "likeness" });
     this.alike = h("div", { class: "likeness" }, this.likeness, this.meter, this.warnings);
-    this.guesses = new Guesses(id, index, preset, this.map);
+    const draw = () => this.update(photo(), photo().faces[index]);
+    this.guesses = new Guesses(id, index, { preset, map: this.map, draw, zoom });
     this.parts = [
       h("div", { class: "row spread" }, this.title, close), this.reason, pair, this.settings, this.alike,
-      ...this.guesses.parts, zoom,
+      ...this.guesses.parts,
     ];
   }
 
@@ -117,7 +118,8 @@ class Panel {
       this.#blend(face.strength);
     }
     this.after.hidden = !chosen;
-    this.caption.textContent = !drawn ? "left as it is" : face.on ? "after" : "after (turned off)";
+    this.guesses.update(photo, face);
+    this.caption.textContent = !this.map.hidden ? "where it guesses" : !drawn ? "left as it is" : face.on ? "after" : "after (turned off)";
     if (chosen) {
       const address = api.faceAfter(photo, face.index, face.guess);
       if (this.after.getAttribute("src") !== address) this.after.src = address;
@@ -125,7 +127,6 @@ class Panel {
     }
     this.alike.hidden = !drawn;
     if (drawn) this.#alike(face);
-    this.guesses.update(photo, face);
   }
 
   async #settle(photo, face) {

@@ -9,10 +9,12 @@ const SIDE_BY_SIDE = 4;
 const FIDELITIES = [["", "as usual"], ["0", "all detail"], ["0.5", "in between"], ["1", "faithful and smooth"]];
 
 export class Guesses {
-  constructor(id, index, preset, map) {
+  /** `map`: the picture that shows the map; `draw()`: draws the panel again; `zoom`: one more button for the row. */
+  constructor(id, index, { preset, map, draw, zoom }) {
     this.id = id;
     this.index = index;
     this.map = map;
+    this.draw = draw;
     this.another = h("button", { type: "button", onclick: () => this.#guess() });
     this.doubt = h("button", { type: "button", "aria-pressed": "false", onclick: () => this.#doubt() }, "Where it guesses");
     this.doubtText = h("p", { class: "small", hidden: true });
@@ -21,6 +23,8 @@ export class Guesses {
     const stop = h("button", { type: "button", class: "quiet", onclick: () => this.#stop() }, "Cancel");
     this.work = h("div", { class: "field", hidden: true }, h("div", { class: "row" }, this.workText, stop), this.bar);
     this.grid = h("div", { class: "guesses", role: "group", "aria-label": "Guesses" });
+    this.hint = h("p", { class: "small" }, preset === "compact"
+      ? "Another seed changes little in the built-in model. “Draw it differently” changes more." : "");
     this.prompt = h("input", { type: "text", id: "face-prompt", maxlength: "300", autocomplete: "off" });
     this.fidelity = h("select", { id: "face-fidelity" },
       ...FIDELITIES.map(([value, text]) => h("option", { value }, text)));
@@ -37,7 +41,7 @@ export class Guesses {
     preset === "compact" ? h("p", { class: "small" }, "The built-in model does not heed this text yet; the choice above it does.") : null,
     this.ask);
     this.parts = [
-      h("div", { class: "row" }, this.another, this.doubt), this.work, this.doubtText, this.grid,
+      h("div", { class: "row" }, this.another, this.doubt, zoom), this.work, this.doubtText, this.grid, this.hint,
       h("details", {}, h("summary", {}, "Draw it differently"), form),
     ];
   }
@@ -76,6 +80,7 @@ export class Guesses {
 
   #drawGrid(photo, face) {
     this.grid.hidden = face.guesses.length < 2;
+    this.hint.hidden = this.grid.hidden || !this.hint.textContent;
     const key = JSON.stringify(face.guesses);
     if (this.grid.dataset.key !== key) {
       const held = this.grid.contains(document.activeElement) ? document.activeElement.dataset.number : null;
@@ -117,7 +122,7 @@ export class Guesses {
     const { uncertainty } = store.get(this.id).faces[this.index];
     this.wanted = this.map.hidden;
     if (!uncertainty) await this.#call(() => api.doubt(this.id, this.index));
-    else this.update(store.get(this.id), store.get(this.id).faces[this.index]);
+    else this.draw();
   }
 
   async #stop() {

@@ -63,7 +63,7 @@ class JudgePage {
       h("div", { class: "figures" },
         h("section", { class: "card", "aria-labelledby": "count-title" },
           h("h2", { id: "count-title" }, "Judged so far"), this.counter, this.goal,
-          h("label", { class: "who" }, "Your name, kept with each choice", this.who), h("div", { class: "row" }, this.zip)),
+          h("label", { class: "who" }, "Your name, kept with each choice (“me” if empty)", this.who), h("div", { class: "row" }, this.zip)),
         h("section", { class: "card", "aria-labelledby": "fit-title" },
           h("h2", { id: "fit-title" }, "Teach the scorer"),
           h("p", { class: "small" }, "A share of the choices is held out, and says whether the scorer learnt to choose as you do."),
@@ -75,29 +75,38 @@ class JudgePage {
 
   async start() {
     await this.#try(async () => this.count(await api.judged()));
-    if (!this.pair) await this.#try(async () => this.show(await api.nextPair()));
+    if (!this.pair && !this.busy) await this.#try(async () => this.show(await api.nextPair()));
   }
 
-  show(pair) {
-    this.pair = pair.pair ? pair : null;
-    for (const part of [this.pictures, this.rest, this.peek]) part.hidden = !this.pair;
-    this.none.hidden = Boolean(this.pair);
+  /** Nothing can be chosen before both pictures are seen. */
+  async show(pair) {
+    this.pair = null;
+    const there = Boolean(pair.pair);
+    if (there) await Promise.all([pair.first, pair.second].map(seen));
+    for (const part of [this.pictures, this.rest, this.peek]) part.hidden = !there;
+    this.none.hidden = there;
     this.none.textContent = pair.message ?? "";
-    if (!this.pair) return;
+    if (!there) return;
     this.images[0].src = pair.first;
     this.images[1].src = pair.second;
     this.before.src = pair.before;
+    this.pair = pair;
+  }
+
+  #wait(busy) {
+    this.busy = busy;
+    this.pictures.setAttribute("aria-busy", String(busy));
   }
 
   async choose(choice) {
     if (!this.pair || this.busy) return;
-    this.busy = true;
+    this.#wait(true);
     const { pair } = this.pair;
     await this.#try(async () => {
       this.count(await api.judge(pair, choice, this.who.value.trim() || "me"));
-      this.show(await api.nextPair());
+      await this.show(await api.nextPair());
     });
-    this.busy = false;
+    this.#wait(false);
   }
 
   count(said) {
@@ -166,6 +175,14 @@ class JudgePage {
       tell(error.message, { bad: true });
     }
   }
+}
+
+async function seen(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode().catch(() => {
+    throw new Error("A picture of the pair could not be loaded: reload the page.");
+  });
 }
 
 function remembered() {

@@ -77,11 +77,11 @@ async function reconcile() {
 }
 
 function route() {
-  const judging = location.hash === "#judge";
+  const judging = location.hash === "#/judge";
   $("restore").hidden = judging;
   $("judge").hidden = !judging;
   for (const link of document.querySelectorAll("nav a")) {
-    if ((link.hash === "#judge") === judging) link.setAttribute("aria-current", "page");
+    if ((link.hash === "#/judge") === judging) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
   document.title = judging ? "Which is better? · prefrestore" : "prefrestore";

@@ -41,7 +41,7 @@ export function accept(suffixes) {
 function add(files) {
   const list = [...files];
   if (!list.length) return;
-  location.hash = "#restore";
+  location.hash = "#/";
   const ids = list.map((file) => {
     const id = `local-${++count}`;
     waiting.push({ id, file });
@@ -136,6 +136,12 @@ function share(photo) {
 
 const rows = new Map();
 
+function pickPhoto(id) {
+  store.choose(id);
+  // In a narrow window the photo lies below the queue.
+  if (matchMedia("(max-width: 48rem)").matches) $("shown-title").scrollIntoView();
+}
+
 function draw() {
   const photos = store.all();
   for (const id of [...rows.keys()]) if (!photos.some((photo) => photo.id === id)) rows.delete(id);
@@ -154,7 +160,7 @@ function draw() {
 
 function row(id) {
   const picture = h("span", { class: "blank" });
-  const pick = h("button", { type: "button", class: "pick", onclick: () => store.choose(id) });
+  const pick = h("button", { type: "button", class: "pick", onclick: () => pickPhoto(id) });
   const state = h("p", { class: "state" });
   const bar = h("progress", { max: 1 });
   const again = h("button", { type: "button", class: "quiet", onclick: () => retry(id) }, "Try again");
