@@ -35,7 +35,7 @@ from prefrestore.pictures.read import page_numbers, read_photo
 from prefrestore.restoration.photo import restore_photo
 
 SECONDS = 20
-"""A file that takes longer hangs."""
+"""Of the processor; a file that takes longer hangs."""
 _XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><a tiff:Orientation="6" exif:PixelXDimension="40"/></x:xmpmeta>'
 
 
@@ -101,7 +101,7 @@ def seeds() -> dict[str, list[bytes]]:
         "jp2": saved("JPEG2000", colour, clear, grey),
         "mpo": saved("MPO", colour, save_all=True, append_images=[colour]),
         "ico": saved("ICO", clear),
-        "icns": saved("ICNS", clear.resize((64, 64))),
+        "icns": [_icns(saved("PNG", clear.resize((128, 128)))[0])],
         "pcx": saved("PCX", colour, grey, palette),
         "sgi": saved("SGI", colour, grey),
         "dds": saved("DDS", colour, clear),
@@ -112,6 +112,12 @@ def seeds() -> dict[str, list[bytes]]:
     if has_jpeg_xl():
         found["jxl"] = saved("JXL", colour, clear, lossless=True)
     return found
+
+
+def _icns(png: bytes) -> bytes:
+    """An icon by hand: one entry, 128 x 128 px as PNG."""
+    entry = b"ic07" + (len(png) + 8).to_bytes(4, "big") + png
+    return b"icns" + (len(entry) + 8).to_bytes(4, "big") + entry
 
 
 def _psd(pixels: NDArray[np.uint8]) -> bytes:
@@ -167,13 +173,13 @@ def limited() -> Iterator[None]:
     def alarmed(number: int, frame: FrameType | None) -> None:
         raise Hung
 
-    before = signal.signal(signal.SIGALRM, alarmed)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    before = signal.signal(signal.SIGPROF, alarmed)
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def verdict(path: Path, output: Path, detector: FaceDetector | None) -> str:
