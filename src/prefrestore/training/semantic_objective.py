@@ -55,8 +55,10 @@ class SemanticObjective(nn.Module):
         with torch.autocast(lq.device.type, enabled=False):
             tokens = self.image_tokenizer.encode(targets)
             given = tokens.clone()
+            # Twice in every process, whatever it drew: a sharded tokenizer is gathered by all of them at once.
+            read = self.image_tokenizer.encode(lq[~copied] if not bool(copied.all()) else lq)
             if not bool(copied.all()):
-                given[~copied] = self.image_tokenizer.encode(lq[~copied])
+                given[~copied] = read
         chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
         return teacher_forced(self.language_model, chats, tokens, self.vocabulary, self.closing)
 
