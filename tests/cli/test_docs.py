@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
     "docs/usage.md",
+    "docs/serve.md",
     "docs/cluster.md",
     "docs/installation.md",
     "docs/training.md",

@@ -74,12 +74,14 @@ def run(settings: Settings, *, open_page: bool, say: Callable[[str], None]) -> N
 
 
 def bound(host: str, port: int) -> socket.socket:
-    """A socket that is bound to the address; PrefRestoreError when it cannot be."""
+    """A socket that listens on the address; PrefRestoreError when it cannot."""
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(place)
+        # From here on a client that is early waits, and is not refused.
+        listening.listen(MOST_CONNECTIONS)
     except OSError as error:
         raise PrefRestoreError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
     return listening

@@ -90,7 +90,7 @@ def router(service: Service) -> APIRouter:
             job = service.example()
         return service.shown(store.get(job.about))
 
-    @routes.get("/restorations", summary="The queue and what is done, newest first")
+    @routes.get("/restorations", responses=problems(), summary="The queue and what is done, newest first")
     def listing() -> Restorations:
         queue = QueueState(length=len(service.jobs), limit=service.jobs.limit)
         return Restorations(restorations=[service.shown(one) for one in store.all()], queue=queue)

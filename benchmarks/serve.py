@@ -1,0 +1,307 @@
+"""The service under load, on loopback and bounded: nothing lost, nothing mixed up, the queue bounded, memory flat.
+
+    python benchmarks/serve.py                             64 clients, two minutes, the bundled weights
+    python benchmarks/serve.py --preset tiny --seconds 30  random weights: the service rather than the model
+
+It starts ``prefrestore serve`` on a free port with a folder of its own, and prints: the time from its start to the
+first page, with the processor's seconds until then, and to the model; how long a re-blend takes on a photo of 12
+megapixels; random bodies, uploads that are cut off and bombs, after which the service must answer as before; what the
+clients got (an answer is right when its bytes are those that the quiet service gave for the same photo), the longest
+queue, and memory every ten seconds. The exit status is 1 when anything was lost, mixed up or unbounded.
+"""
+
+import argparse
+import hashlib
+import http.client
+import io
+import json
+import os
+import random
+import re
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+BOUNDARY = "a3f1benchmark"
+KIND = f"multipart/form-data; boundary={BOUNDARY}"
+PATIENCE = 300
+PHOTOS = 8
+
+
+class Server:
+    """The service in a process of its own."""
+
+    def __init__(self, folder: Path, preset: str) -> None:
+        command = [sys.executable, "-m", "prefrestore.cli", "serve", "--port", "0", "--folder", str(folder)]
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            [*command, "--preset", preset, "--device", "cpu", "--no-example"], stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdout is not None
+        found = re.search(r"http://[^/]+:(\d+)/", self.process.stdout.readline())
+        assert found, "the service did not start"
+        self.port = int(found[1])
+
+    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
+        try:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def json(self, method: str, path: str, value: Any = None) -> Any:
+        body = b"" if value is None else json.dumps(value).encode()
+        return json.loads(self.ask(method, f"/api/v1{path}", body, **{"Content-Type": "application/json"})[1])
+
+    def restore(self, photo: bytes, options: str = "{}") -> tuple[int, bytes]:
+        headers = {"Content-Type": KIND, "Prefer": "wait"}
+        return self.ask("POST", "/api/v1/restorations", multipart(photo, options), **headers)
+
+    def processor(self) -> float:
+        """Seconds that the processor has worked for it; Linux only. On a busy machine they say more than the clock."""
+        status = Path(f"/proc/{self.process.pid}/stat")
+        if not status.is_file():
+            return float("nan")
+        fields = status.read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Resident, MB; Linux only."""
+        status = Path(f"/proc/{self.process.pid}/status")
+        found = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.is_file() else None
+        return int(found[1]) / 1024 if found else float("nan")
+
+
+def multipart(photo: bytes, options: str = "{}") -> bytes:
+    parts = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="options"\r\n\r\n{options}\r\n'.encode()
+    parts += f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="photo"; filename="a.png"\r\n\r\n'.encode()
+    return parts + photo + f"\r\n--{BOUNDARY}--\r\n".encode()
+
+
+def portraits() -> list[bytes]:
+    """Small photos with one blurred face each, all different."""
+    from skimage import data
+
+    face = Image.fromarray(data.astronaut()).crop((96, 0, 352, 256)).resize((48, 48), Image.Resampling.BOX)
+    whole = np.asarray(face.resize((192, 192), Image.Resampling.BICUBIC)).astype(int)
+    photos = []
+    for number in range(PHOTOS):
+        out = io.BytesIO()
+        Image.fromarray(np.clip(whole + 4 * number - 16, 0, 255).astype(np.uint8)).save(out, "PNG")
+        photos.append(out.getvalue())
+    return photos
+
+
+def cold_start(server: Server) -> None:
+    while True:
+        try:
+            status, _ = server.ask("GET", "/")
+            break
+        except OSError:
+            time.sleep(0.01)
+    seconds = time.perf_counter() - server.started
+    print(f"first page ({status}) {seconds:.2f} s after the start, {server.processor():.2f} s of the processor's")
+    while server.json("GET", "/health")["model"] == "loading":
+        time.sleep(0.1)
+    print(f"model ready {time.perf_counter() - server.started:.1f} s after the start")
+
+
+def load(server: Server, clients: int, seconds: float) -> bool:
+    """Each client restores one photo of the eight again and again."""
+    photos = portraits()
+    expected = [hashlib.sha256(server.restore(photo)[1]).hexdigest() for photo in photos]
+    assert len(set(expected)) == len(photos)
+    end, told, longest = time.monotonic() + seconds, Counter[str](), [0]
+    lock = threading.Lock()
+
+    def client(number: int) -> None:
+        which = number % len(photos)
+        while time.monotonic() < end:
+            try:
+                status, answer = server.restore(photos[which])
+            except OSError as error:
+                said = f"lost ({type(error).__name__})"
+            else:
+                right = hashlib.sha256(answer).hexdigest() == expected[which]
+                said = ("right" if right else "mixed up") if status == 200 else f"status {status}"
+                if status in (429, 503):
+                    time.sleep(0.2)
+            with lock:
+                told[said] += 1
+
+    threads = [threading.Thread(target=client, args=(number,), daemon=True) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    curve = []
+    while any(thread.is_alive() for thread in threads):
+        if time.monotonic() < end:
+            queue = server.json("GET", "/restorations")["queue"]
+            longest[0] = max(longest[0], queue["length"])
+        curve.append(server.memory())
+        for thread in threads[:1]:
+            thread.join(timeout=10)
+        if time.monotonic() > end + PATIENCE:
+            break
+    print(f"{clients} clients, {seconds:.0f} s: {dict(told)}; longest queue {longest[0]} of {queue['limit']}")
+    print("memory, MB, every ten seconds:", " ".join(f"{value:.0f}" for value in curve))
+    kept = server.json("GET", "/restorations")["restorations"]
+    unfinished = [one["status"] for one in kept if one["status"] != "done"]
+    print(f"{len(kept)} results kept, {len(unfinished)} of them unfinished")
+    wrong = sum(count for said, count in told.items() if said not in ("right", "status 429"))
+    return not wrong and longest[0] <= queue["limit"] and not unfinished and told["right"] + len(photos) == len(kept)
+
+
+def abuse(server: Server, bodies: int) -> bool:
+    """Random bodies, uploads cut off, bombs: clear answers, and the service goes on."""
+    chance, told = random.Random(0), Counter[int]()
+    head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="photo"; filename="../../x.png"\r\n\r\n'.encode()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE)
+    for number in range(bodies):
+        body = chance.randbytes(chance.randrange(600))
+        if number % 3 == 0:
+            body = head + body
+        if number % 6 == 0:
+            body += f"\r\n--{BOUNDARY}--\r\n".encode()
+        connection.request("POST", "/api/v1/restorations", body, {"Content-Type": KIND})
+        answer = connection.getresponse()
+        answer.read()
+        told[answer.status] += 1
+    connection.close()
+    for number in range(50):
+        with socket.create_connection(("127.0.0.1", server.port)) as cut:
+            start = f"POST /api/v1/restorations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {KIND}\r\n"
+            cut.sendall(f"{start}Content-Length: 1000000\r\n\r\n".encode() + head + bytes(1000 * number))
+    out = io.BytesIO()
+    Image.new("1", (60_000, 60_000)).save(out, "PNG")
+    bomb, answer_to_bomb = server.restore(out.getvalue())
+    print(f"{bodies} random bodies: {dict(told)}; a bomb of 60,000 px: {bomb}, {json.loads(answer_to_bomb)['detail']}")
+    goes_on = server.restore(portraits()[0])[0]
+    return set(told) <= {400, 422} and bomb == 422 and goes_on == 200
+
+
+def reblend() -> None:
+    """From a new strength to the new pixels on 4000 x 3000 px, for a usual face and for one that fills the photo.
+
+    In this process, through the whole application and without its model: what a model drew is kept on disk, and whose
+    drawing it is makes no difference. The processor's time is told too, because other work makes the clock slow.
+    """
+    from fastapi.testclient import TestClient
+
+    from prefrestore.serve.app import create_app
+    from prefrestore.serve.settings import Settings
+
+    with tempfile.TemporaryDirectory() as folder:
+        app = create_app(Settings(folder=Path(folder), preset="tiny", device="cpu", example=False))
+        client = TestClient(app, base_url="http://127.0.0.1:8420")
+        for side in (500, 2800):
+            id, region = drawn(app.state.service, side)
+            wall, worked, whole = [], [], []
+            for number in range(20):
+                started, busy = time.perf_counter(), time.process_time()
+                changes = {"faces": [{"index": 0, "strength": (number + 1) / 21}]}
+                client.patch(f"/api/v1/restorations/{id}", json=changes).raise_for_status()
+                client.get(f"/api/v1/restorations/{id}/faces/0/region").raise_for_status()
+                wall.append(1000 * (time.perf_counter() - started))
+                worked.append(1000 * (time.process_time() - busy))
+            for number in range(3):
+                changes = {"faces": [{"index": 0, "strength": (number + 1) / 30}]}
+                client.patch(f"/api/v1/restorations/{id}", json=changes).raise_for_status()
+                busy = time.process_time()
+                client.get(f"/api/v1/restorations/{id}/photo").raise_for_status()
+                whole.append(1000 * (time.process_time() - busy))
+            print(
+                f"12 MP, a face of {region[2]} x {region[3]} px: strength to pixels {statistics.median(wall):.0f} "
+                f"ms ({statistics.median(worked):.0f} ms of the processor's); the whole file anew "
+                f"{statistics.median(whole):.0f} ms of the processor's"
+            )
+
+
+def drawn(service: Any, side: int) -> tuple[str, tuple[int, int, int, int]]:
+    """A photo of 12 megapixels that is restored already: its id, and where its face of ``side`` px is."""
+    from prefrestore.faces import blend
+    from prefrestore.pictures.photo import Photo
+    from prefrestore.restoration.record import FaceRecord, PhotoResult, write_record
+    from prefrestore.serve import facefiles, uploads
+    from prefrestore.serve.schemas import Options, Output
+
+    crop = 256
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
+    face = np.random.default_rng(1).random((crop, crop, 3), dtype=np.float32)
+    small = np.round(face * 255).astype(np.uint8)
+    record = FaceRecord(
+        index=0,
+        box=(100.0, 100.0, float(side), float(side)),
+        points=((0.0, 0.0),) * 5,
+        score=0.9,
+        quality=0.3,
+        yaw=0.0,
+        photo_per_model=side / crop,
+        status="restored",
+        before=small,
+        after=small,
+    )
+    matrix = np.array([[crop / side, 0, -100 * crop / side], [0, crop / side, -100 * crop / side]])
+    result = PhotoResult(
+        photo=Photo(pixels=pixels),
+        before=Photo(pixels=pixels, path=Path("large.jpg")),
+        faces=(record,),
+        settings={"aligned": False},
+        patches={0: blend.Patch(face, matrix, blend.face_mask(crop))},
+    )
+    one = service.store.new(
+        "large.jpg",
+        lambda path: Image.fromarray(pixels).save(path, quality=90),
+        lambda path: uploads.look(path, "large.jpg"),
+        Options(),
+    )
+    folder = service.store.folder(one.id)
+    facefiles.keep_before(folder, result, record)
+    facefiles.keep_guess(folder, result, 0, 0)
+    shown = facefiles.as_face(record, Options())
+    shown.region = facefiles.keep_place(folder, result, pixels, 0)
+    write_record(result, folder / "photo.json")
+    with service.store.change(one.id) as now:
+        now.status, now.faces, now.output = "done", [shown], Output(size=(4000, 3000))
+    return one.id, shown.region
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="compact")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=120)
+    parser.add_argument("--bodies", type=int, default=10_000)
+    parser.add_argument("--reblend", action="store_true", help="only that: no load")
+    arguments = parser.parse_args()
+    print("load average before:", " ".join(f"{value:.1f}" for value in os.getloadavg()), "on", os.cpu_count(), "cores")
+    reblend()
+    if arguments.reblend:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        server = Server(Path(folder) / "served", arguments.preset)
+        try:
+            cold_start(server)
+            well = [abuse(server, arguments.bodies)]
+            for path in server.json("GET", "/restorations")["restorations"]:
+                server.ask("DELETE", f"/api/v1/restorations/{path['id']}")
+            well.append(load(server, arguments.clients, arguments.seconds))
+        finally:
+            server.process.terminate()
+            server.process.wait(timeout=60)
+    sys.exit(0 if all(well) else 1)
+
+
+if __name__ == "__main__":
+    main()
