@@ -73,7 +73,7 @@ def round_trip_psnr(autoencoder: Any, faces: np.ndarray, batch: int = 8) -> floa
     with torch.no_grad():
         for start in range(0, len(faces), batch):
             images = to_signed(faces[start : start + batch]).to(autoencoder.device)
-            rebuilt = ((autoencoder(images) + 1) * 127.5).round().clamp(0, 255)
+            rebuilt = ((autoencoder.decode(autoencoder.encode(images).latent).sample + 1) * 127.5).round().clamp(0, 255)
             error = ((images + 1) * 127.5 - rebuilt).square().flatten(1).mean(1)
             values.append(10 * torch.log10(255**2 / error.clamp_min(1e-9)))
     return float(torch.cat(values).mean())
@@ -100,8 +100,9 @@ def train(
     )
     rng = np.random.default_rng(config.seed)
     chosen = np.sort(rng.choice(len(faces), size=min(len(faces), 600), replace=False, p=shares))
-    psnr = autoencoder.initialise_from_patches(to_signed(faces[chosen]))
-    log(f"linear transform alone: {psnr:.2f} dB on training patches")
+    if hasattr(autoencoder, "initialise_from_patches"):  # diffusers' own begin as they are
+        psnr = autoencoder.initialise_from_patches(to_signed(faces[chosen]))
+        log(f"linear transform alone: {psnr:.2f} dB on training patches")
 
     def make_batch(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.seed, step])
@@ -114,7 +115,7 @@ def train(
     def sample() -> Image.Image:
         images = to_signed(validation[:8]).to(autoencoder.device)
         log(f"round trip on validation: {round_trip_psnr(autoencoder, validation[:64]):.2f} dB")
-        return grid([images, autoencoder(images)])
+        return grid([images, autoencoder.decode(autoencoder.encode(images).latent).sample])
 
     objective = AutoencoderObjective(
         autoencoder, latent_noise=config.latent_noise, perceptual=perceptual, weight=config.perceptual_weight

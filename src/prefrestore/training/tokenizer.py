@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from prefrestore.data.faces import FaceSet
 from prefrestore.degrade import degrade
+from prefrestore.errors import InvalidInputError
 from prefrestore.files import cache
 from prefrestore.files.atomic import written_beside
 from prefrestore.models.semantic.quantizer import perplexity
@@ -147,10 +148,16 @@ def measure(tokenizer: Any, images: Tensor, identity: Tensor, points: Tensor, ba
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the tokenizer and write ``output_dir/image_tokenizer``."""
-    from prefrestore.pipeline.components import build_component
+    from prefrestore.pipeline.components import build_component, component_class
     from prefrestore.pipeline.presets import load_preset
 
-    tokenizer = build_component(load_preset(config.preset), "image_tokenizer", trained=["image_tokenizer"])
+    preset = load_preset(config.preset)
+    if not hasattr(component_class(preset.component("image_tokenizer").class_name), "losses"):
+        raise InvalidInputError(
+            f"the image tokenizer of the preset '{preset.name}' is not trained here: put its finished one into "
+            f"{config.output_dir / 'image_tokenizer'}, as `prefrestore convert` writes it"
+        )
+    tokenizer = build_component(preset, "image_tokenizer", trained=["image_tokenizer"])
     tokenizer.initialise(torch.Generator().manual_seed(config.seed))
     size = tokenizer.config.image_size
     faces = load_training_mix(config.data, size)
