@@ -32,6 +32,12 @@ export function closeFace() {
   document.querySelector(`.outline[data-face="${index}"]`)?.focus();
 }
 
+function reasonOf(face, drawn) {
+  if (!drawn) return `Left alone: ${face.reason}.`;
+  if (face.late) return `By the rules it was left alone: ${face.reason}.`;
+  return `By the rules it began at ${percent(face.first_strength)} strength: ${face.reason}.`;
+}
+
 class Panel {
   constructor(key, id, index, approach, preset) {
     this.key = key;
@@ -108,7 +114,7 @@ class Panel {
     const chosen = face.guesses.find((guess) => guess.number === face.guess);
     this.title.textContent = `Face ${face.index + 1} of ${photo.faces.length}`;
     this.reason.hidden = !face.reason;
-    this.reason.textContent = drawn ? `By the rules it was left alone: ${face.reason}.` : `Left alone: ${face.reason}.`;
+    this.reason.textContent = reasonOf(face, drawn);
     this.settings.hidden = !drawn;
     this.on.checked = face.on;
     this.strength.disabled = !face.on;
@@ -141,7 +147,7 @@ class Panel {
     this.meter.hidden = !known;
     if (known) this.meter.value = Math.max(0, face.similarity);
     this.likeness.textContent = known
-      ? `Likeness ${face.similarity.toFixed(2)}: how alike a face recogniser finds the face before and after, at full strength.`
+      ? `Likeness ${face.similarity.toFixed(2)}: how alike a face recogniser finds the face before and the restored one.`
       : "The likeness could not be measured.";
     const said = face.warnings.map((warning) => `Take care: ${warning}.`);
     if (this.warnings.dataset.said === JSON.stringify(said)) return;

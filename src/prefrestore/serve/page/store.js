@@ -31,11 +31,30 @@ export function all() {
   });
 }
 
+const early = new Map(); // documents whose upload is not answered yet: its row is there already
+
+const expected = (photo) =>
+  [...photos.values()].some((other) => other.local && other.status === "sending" && other.name === photo.name);
+
+/** Documents that belong to no upload of this page after all. */
+function release() {
+  for (const [id, photo] of early) {
+    if (expected(photo)) continue;
+    early.delete(id);
+    photos.set(id, photo);
+  }
+}
+
 /** Add or replace; a document that was overtaken by a newer picture is dropped. */
 export function put(photo) {
   const known = photos.get(photo.id);
   if (known && known.version > photo.version) return;
+  if (!known && !photo.local && expected(photo)) {
+    early.set(photo.id, photo);
+    return;
+  }
   photos.set(photo.id, photo);
+  release();
   if (chosen === null) chosen = photo.id;
   changed();
 }
@@ -43,17 +62,21 @@ export function put(photo) {
 /** What waited here as `id` is now known to the service; its events may have been faster than its answer. */
 export function sent(id, photo) {
   photos.delete(id);
-  if (!photos.has(photo.id)) photos.set(photo.id, photo);
+  if (!photos.has(photo.id)) photos.set(photo.id, early.get(photo.id) ?? photo);
+  early.delete(photo.id);
+  release();
   if (chosen === id) chosen = photo.id;
   changed();
 }
 
 export function drop(id) {
+  early.delete(id);
   if (!photos.has(id)) return;
   const order = all().map((photo) => photo.id);
   const place = order.indexOf(id);
   photos.delete(id);
   undos.delete(id);
+  release();
   if (chosen === id) {
     chosen = order[place + 1] ?? order[place - 1] ?? null;
     face = null;
