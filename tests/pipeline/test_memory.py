@@ -48,7 +48,7 @@ def test_tensors_without_contents_are_counted_like_real_ones() -> None:
 
 
 def test_the_parts_of_tiny_are_those_of_the_pipeline() -> None:
-    pipeline = build_pipeline(load_preset("tiny"))
+    pipeline = build_pipeline(load_preset("tiny"), {"input_skip": "new"})
     plan = plan_memory(load_preset("tiny"), batch=3, dtype=torch.float32)
     for part in plan.components:
         module = pipeline.components[part.name]
@@ -67,6 +67,8 @@ def test_the_parts_of_tiny_are_those_of_the_pipeline() -> None:
 
 def test_the_parts_of_compact_are_those_of_its_files() -> None:
     parts = empty_components(load_preset("compact"), torch.bfloat16)
+    files = bundled_folder("compact").glob("*/*.safetensors")
+    assert set(parts) == {file.parent.name for file in files} - {"preference"}
     for name, module in parts.items():
         (file,) = (bundled_folder("compact") / name).glob("*.safetensors")
         with safe_open(file, "pt") as opened:

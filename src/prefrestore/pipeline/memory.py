@@ -112,7 +112,8 @@ class Stage:
 class MemoryPlan:
     """What it takes to restore ``batch`` faces at a time.
 
-    stages: tokenize, write, estimate (where an LQ encoder stands behind the autoencoder's), connect, denoise.
+    stages: tokenize, write, estimate (where an LQ encoder stands behind the autoencoder's), connect, denoise, let
+    through (where there is an input skip).
     autoencoding: encode and decode, by how the faces go through the autoencoder; one of `AUTOENCODING`, the first
     always, the others where it is diffusers' own. carried: bytes of what goes from stage to stage: faces, queries,
     condition, latents.
@@ -142,8 +143,8 @@ class MemoryPlan:
 
 
 def empty_components(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
-    """The preset's networks by the pipeline's names, buffers and all on torch's meta device."""
-    networks = [name for name in preset.components if name != "text_tokenizer"]
+    """All networks that the preset knows, by the pipeline's names, buffers and all on torch's meta device."""
+    networks = [name for name in (*preset.components, *preset.optional) if name != "text_tokenizer"]
     parts = build_components(preset, dict.fromkeys(networks, "empty"), dtype=dtype)
     return {name: nn.Module.to(part, "meta") for name, part in parts.items()}
 
@@ -167,6 +168,11 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
         with torch.no_grad(), Counter() as correcting:
             parts["lq_encoder"].encode(latent, faces)
         estimating.append(Stage(name="estimate", works="lq_encoder", activations=correcting.peak))
+    passing = []
+    if "input_skip" in parts:
+        with torch.no_grad(), Counter() as letting:
+            parts["input_skip"](faces, faces)
+        passing.append(Stage(name="let through", works="input_skip", activations=letting.peak))
     queries = empty(tokens + 1, parts["language_model"].config.hidden_size)
     copies = transformer.config.in_channels // latent.shape[1]
     with torch.no_grad(), Counter() as connecting:
@@ -185,6 +191,7 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
             *estimating,
             Stage(name="connect", works="connectors", activations=connecting.peak),
             Stage(name="denoise", works="transformer", activations=denoising.peak),
+            *passing,
         ),
         autoencoding=dict(zip(AUTOENCODING, autoencoding, strict=False)),
         carried=carried,
