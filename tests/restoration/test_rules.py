@@ -74,7 +74,9 @@ def test_the_rule_that_decides_is_named(facts: dict[str, Any], options: dict[str
     [
         ("quality", 0.3, 0.95, {"photo_per_model": 1.0}),
         ("quality", 0.3, 0.95, {"photo_per_model": 2.0}),
-        ("photo_per_model", 1.0, 3.0, {"quality": 0.66}),
+        ("photo_per_model", 1.0, 3.0, {"quality": 0.55}),
+        ("photo_per_model", 0.5, 1.2, {"quality": 0.9}),
+        ("share_outside", 0.0, 0.3, {}),
         ("width", 40.0, 8.0, {}),
         ("yaw", 20.0, 80.0, {}),
     ],

@@ -27,11 +27,16 @@ def edge_ratio(grey: NDArray[np.uint8]) -> float:
     smoother picture, so noise does not pass for detail.
     """
     fine, coarse = (_gradient(cv2.GaussianBlur(grey.astype(np.float32), (0, 0), sigma)) for sigma in (1.0, 2.0))
-    side = grey.shape[0]
-    y, x = np.mgrid[:side, :side] / side
-    face = ((x - 0.5) / 0.33) ** 2 + ((y - 0.54) / 0.38) ** 2 < 1
+    face = face_area(grey.shape[0])
     edges = face & (coarse >= np.percentile(coarse[face], 95)) & (coarse > 1e-3)
     return float(np.median(fine[edges] / coarse[edges])) if edges.any() else 1.0
+
+
+def face_area(side: int) -> NDArray[np.bool_]:
+    """Where an aligned crop shows the face, without hair and background: S x S."""
+    y, x = np.mgrid[:side, :side] / side
+    area: NDArray[np.bool_] = ((x - 0.5) / 0.33) ** 2 + ((y - 0.54) / 0.38) ** 2 < 1
+    return area
 
 
 def noise_level(grey: NDArray[np.uint8]) -> float:
@@ -45,9 +50,9 @@ def face_quality(crop: NDArray[np.uint8]) -> float:
     px).
 
     A small face that was enlarged into the crop has no fine edges and scores low, as it should. Hard edges
-    count whatever they are: strokes and the borders of blocks too.
+    count whatever they are, strokes and the borders of blocks too: see `prefrestore.faces.damage`.
     """
-    grey = _grey(crop)
+    grey = measured_grey(crop)
     sharpness = (edge_ratio(grey) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO)
     clean = np.exp(-max(noise_level(grey) - NOISE_FREE, 0.0) / 6)
     return float(np.clip(sharpness, 0, 1) * clean)
@@ -55,11 +60,11 @@ def face_quality(crop: NDArray[np.uint8]) -> float:
 
 def noise_of(crop: NDArray[np.uint8]) -> float:
     """The noise's standard deviation in an aligned S x S (x 3) uint8 crop, in levels of 255."""
-    return noise_level(_grey(crop))
+    return noise_level(measured_grey(crop))
 
 
-def _grey(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The crop as grey at the size that everything is measured at."""
+def measured_grey(crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A square crop, S x S (x 3) uint8, as grey at the size that everything is measured at."""
     if crop.dtype != np.uint8 or crop.ndim not in (2, 3) or crop.shape[0] != crop.shape[1]:
         raise InvalidInputError(f"quality needs a square uint8 crop, got {crop.dtype} {crop.shape}")
     grey = crop if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)

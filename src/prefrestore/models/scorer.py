@@ -101,10 +101,6 @@ class PreferenceScorer(ModelMixin, ConfigMixin):
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class. InvalidInputError for another shape, or a side below 64 px."""
-        return self.score(F.silu(self.hidden(self.features(images))))[:, 0].float()
-
-    def features(self, images: Tensor) -> Tensor:
-        """What the score is made from, (B, (1 + heads) * widths[-1]): the mean cell, and each head's pick."""
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[-2:]) < SMALLEST:
             raise InvalidInputError(f"the scorer takes B,3,H,W of at least {SMALLEST} px, not {tuple(images.shape)}")
         side = self.config.image_size
@@ -118,7 +114,8 @@ class PreferenceScorer(ModelMixin, ConfigMixin):
         logits = self.attention(cells).flatten(2) + self.position
         cells = cells.flatten(2)
         picked = torch.einsum("bhn,bcn->bhc", logits.softmax(-1), cells).flatten(1)
-        return torch.cat([cells.mean(-1), picked], dim=1)
+        pooled = torch.cat([cells.mean(-1), picked], dim=1)
+        return self.score(F.silu(self.hidden(pooled)))[:, 0].float()
 
 
 def save_scorer(scorer: PreferenceScorer, folder: Path) -> None:

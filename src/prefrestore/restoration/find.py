@@ -10,11 +10,15 @@ from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.faces import align, blend, quality
+from prefrestore.faces.damage import intactness
 from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.faces.exposure import Exposure, exposure_of
 from prefrestore.pictures.photo import Photo
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import FaceFacts
+
+# Below this quality a face is restored whatever its edges are.
+BLURRED = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -71,10 +75,12 @@ def find_faces(
         faces = detector.detect(rgb)
         template = align.ffhq_template(size)
         matrices = [align.estimate_similarity(face.points, template) for face in faces]
-    return [_found(photo, face, matrix, size, options) for face, matrix in zip(faces, matrices, strict=True)]
+    return [_found(photo, rgb, face, matrix, size, options) for face, matrix in zip(faces, matrices, strict=True)]
 
 
-def _found(photo: Photo, face: Face, matrix: align.Floats, size: int, options: RestoreOptions) -> FoundFace:
+def _found(
+    photo: Photo, rgb: NDArray[np.uint8], face: Face, matrix: align.Floats, size: int, options: RestoreOptions
+) -> FoundFace:
     width, height = photo.size
     crop = align.crop_face(photo.pixels, matrix, size)
     crop = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
@@ -85,7 +91,7 @@ def _found(photo: Photo, face: Face, matrix: align.Floats, size: int, options: R
     facts = FaceFacts(
         width=face.box[2],
         yaw=quality.yaw_degrees(face.points),
-        quality=quality.face_quality(shown),
+        quality=_quality(shown, rgb, face),
         photo_per_model=1 / align.similarity_scale(matrix),
         score=face.score,
         points_outside=int((~inside).sum()),
@@ -94,6 +100,17 @@ def _found(photo: Photo, face: Face, matrix: align.Floats, size: int, options: R
         gain=exposure.gain,
     )
     return FoundFace(face=face, matrix=matrix, crop=crop, exposure=exposure, facts=facts)
+
+
+def _quality(shown: NDArray[np.uint8], rgb: NDArray[np.uint8], face: Face) -> float:
+    """Sharpness, less what is only damage."""
+    sharpness = quality.face_quality(shown)
+    if sharpness < BLURRED:
+        return sharpness
+    x, y, width, height = face.box
+    left, top = max(round(x), 0), max(round(y), 0)
+    seen = rgb[top : max(round(y + height), top), left : max(round(x + width), left)]
+    return sharpness * intactness(shown, seen)
 
 
 def coded(pixels: NDArray[Any]) -> blend.Float32:

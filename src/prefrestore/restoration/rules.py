@@ -11,10 +11,10 @@ from typing import Literal
 from prefrestore.restoration.options import RestoreOptions
 
 # Below a limit of quality a face's strength rises to 1 over this much.
-SOFT_QUALITY = 0.15
+SOFT_QUALITY = 0.10
 # A face with fewer pixels of its own than this share of the model's is never "already sharp": the model adds
-# detail.
-OWN_PIXELS = 0.75
+# detail. Below FEW it is restored fully.
+FEW, OWN_PIXELS = 0.6, 0.75
 # Photo pixels for each model pixel, above which the restored face is visibly coarser than its surroundings.
 # Such a face is restored only if its quality is below DEGRADED, so that it cannot have had detail beyond the
 # model's. The rule sets in from LARGE on.
@@ -23,7 +23,8 @@ DEGRADED = 0.5
 SOFT_WIDTH = 1.25  # times min_face: where a small face is restored fully
 SOFT_YAW = 5.0  # degrees below max_yaw: up to there a turned face is restored fully
 SOFT_SCORE = 0.05  # above min_score: the same
-# Of the area that is pasted, outside the photo: more was never seen, and mirroring it draws half a face.
+# Of the area that is pasted, outside the photo: more was never seen, and mirroring it draws half a face. Up to half
+# of that a face is restored fully.
 CUT = 0.10
 # SFace cosine between the face before and after, below which the two may be taken for different people.
 # Measured on 166 faces: pairs of different people (one of them degraded) stay below 0.32 in 99 % of the
@@ -101,10 +102,10 @@ def decide(facts: FaceFacts, *, index: int, options: RestoreOptions) -> Decision
 
 def _rules(facts: FaceFacts, options: RestoreOptions) -> tuple[Decision, ...]:
     """All rules, the first of equals decides."""
-    cut = facts.points_outside > 0 or facts.share_outside > CUT
+    whole = 0.0 if facts.points_outside else _rising(facts.share_outside, CUT, CUT / 2)
     score, width, yaw = options.min_score, options.min_face, options.max_yaw
     sharp = _rising(facts.quality, options.sharp_enough, options.sharp_enough - SOFT_QUALITY)
-    plain = _rising(facts.quality, DEGRADED + SOFT_QUALITY, DEGRADED)
+    plain = _rising(facts.quality, DEGRADED, DEGRADED - SOFT_QUALITY)
     large = _rising(facts.photo_per_model, TOO_LARGE, LARGE)
     return (
         Decision(
@@ -114,7 +115,7 @@ def _rules(facts: FaceFacts, options: RestoreOptions) -> tuple[Decision, ...]:
         ),
         Decision(
             rule="edge",
-            strength=0 if cut else 1,
+            strength=whole,
             reason=f"cut by the picture's edge: {facts.points_outside} of its five points and "
             f"{facts.share_outside:.0%} of its area are outside",
         ),
@@ -130,14 +131,14 @@ def _rules(facts: FaceFacts, options: RestoreOptions) -> tuple[Decision, ...]:
         ),
         Decision(
             rule="sharp",
-            strength=sharp if facts.photo_per_model >= OWN_PIXELS else 1,
+            strength=max(sharp, _rising(facts.photo_per_model, OWN_PIXELS, FEW)),
             reason=f"already sharp: quality {facts.quality:.2f}, {options.sharp_enough:g} is enough",
         ),
         Decision(
             rule="large",
             strength=max(plain, large),
             reason=f"{facts.photo_per_model:.1f} times larger than the model and not degraded enough to gain "
-            f"(quality {facts.quality:.2f}, restored below {DEGRADED + SOFT_QUALITY:g})",
+            f"(quality {facts.quality:.2f}, restored below {DEGRADED:g})",
         ),
     )
 
@@ -147,12 +148,6 @@ def _rising(value: float, none: float, all_: float) -> float:
     if none == all_:
         return float(value > none)
     return min(max((value - none) / (all_ - none), 0.0), 1.0)
-
-
-def may_be_sharp(facts: FaceFacts, options: RestoreOptions) -> bool:
-    """Whether the quality, as it is, keeps the face from being restored fully: then it is worth a closer look."""
-    relevant = [decision for decision in _rules(facts, options) if decision.rule in ("sharp", "large")]
-    return any(decision.strength < 1 for decision in relevant)
 
 
 def warnings_of(facts: FaceFacts, similarity: float) -> tuple[str, ...]:
