@@ -34,3 +34,10 @@ from prefrestore.restoration.options import RestoreOptions
 def test_bad_options(bad: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=next(iter(bad))):
         RestoreOptions(**bad)
+
+
+@pytest.mark.parametrize("name", ["scale", "steps", "seed", "batch_size", "samples", "max_pixels"])
+def test_numbers_that_count_are_whole(name: str) -> None:
+    for value in (2.0, True, "2"):
+        with pytest.raises(InvalidInputError, match=name):
+            RestoreOptions(**{name: value})
