@@ -86,7 +86,8 @@ def test_a_region_is_what_the_whole_picture_shows_there(
 def test_another_guess_is_what_its_seed_restores(client: Any, fresh: dict[str, Any], photo: bytes) -> None:
     guesses = fresh["faces"][0]["guesses"]
     assert [guess["seed"] for guess in guesses] == [3, 4, 5, 6, 7]
-    chosen = patch(client, fresh["id"], guess=2)
+    # The other photo is restored as strongly as the rules say.
+    chosen = patch(client, fresh["id"], guess=2, strength=fresh["faces"][0]["first_strength"])
     assert chosen["faces"][0]["similarity"] == guesses[2]["similarity"]
     mine = client.get(f"/restorations/{fresh['id']}/photo").content
     other = client.send(photo, options='{"seed": 5}', Prefer="wait")

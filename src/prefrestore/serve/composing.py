@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def whole(folder: Path, one: Restoration) -> Photo:
     patches, one_channel = {}, False
     for index, face in faces.items():
         place = facefiles.load_place(folder, index)
-        patches[index], one_channel = _patch(folder, face, place.matrix), place.one_channel
+        patches[index], one_channel = _patch(folder, index, face.guess or 0, place.matrix), place.one_channel
     return _blended(photo, patches, _strengths(faces), options, one_channel)
 
 
@@ -104,23 +105,38 @@ def _whole_aligned(folder: Path, one: Restoration, photo: Photo) -> Photo:
 
 def region(folder: Path, one: Restoration, index: int, *, side: int, before: bool) -> NDArray[Any]:
     """What the output shows where face ``index`` lies, at most ``side`` px long; ``before``: without any face."""
+    area = one.faces[index].region or (0, 0, 0, 0)
+    faces = {} if before else {number: face for number, face in shown(one).items() if _touches(face, area)}
+    chosen = tuple((number, face.guess or 0) for number, face in faces.items())
+    layers = _layers(folder, index, side, chosen, one.options.aligned)
+    if one.options.aligned:
+        return _mixed(layers.without, layers.full, faces[0].strength if faces else 0.0)
+    return layers.at(_strengths(faces))
+
+
+@lru_cache(maxsize=8)
+def _layers(folder: Path, index: int, side: int, chosen: tuple[tuple[int, int], ...], aligned: bool) -> Layers:
+    """A region without faces and with the chosen ones (number, guess), which no strength changes.
+
+    Kept for the last few, so that a slider's next strength is mixed at once: their files never change.
+    """
     place = facefiles.load_place(folder, index)
-    faces = {} if before else {number: face for number, face in shown(one).items() if _touches(face, place.region)}
     width, height = place.region[2:]
     factor = min(1.0, side / max(width, height))
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    ground = _resized(place.ground, *size)
-    if one.options.aligned:
-        if not faces:
-            return ground
-        full = render_aligned(Photo(pixels=ground), facefiles.load_guess(folder, 0, faces[0].guess or 0), size[0])
-        return _mixed(ground, full.pixels, faces[0].strength)
+    ground = Photo(pixels=_resized(place.ground, *size))
+    if not chosen:
+        return Layers(without=ground.pixels, full=ground.pixels, places={})
+    if aligned:
+        full = render_aligned(ground, facefiles.load_guess(folder, *chosen[0]), size[0])
+        return Layers(without=ground.pixels, full=full.pixels, places={})
     patches = {}
-    for number, face in faces.items():
+    for number, guess in chosen:
         matrix = place.matrix if number == index else facefiles.load_place(folder, number).matrix
-        patches[number] = _patch(folder, face, moved(matrix, place.region[:2], (size[0] / width, size[1] / height)))
-    photo = Photo(pixels=ground)
-    return _blended(photo, patches, _strengths(faces), RestoreOptions(), place.one_channel).pixels
+        matrix = moved(matrix, place.region[:2], (size[0] / width, size[1] / height))
+        patches[number] = _patch(folder, number, guess, matrix)
+    full = render(ground, list(patches.values()), RestoreOptions(), one_channel=place.one_channel)
+    return Layers(without=ground.pixels, full=full.pixels, places=patches)
 
 
 def moved(matrix: Floats, corner: tuple[int, int], factor: tuple[float, float]) -> Floats:
@@ -160,8 +176,8 @@ def _blended(
     return full.with_pixels(Layers(without=without.pixels, full=full.pixels, places=patches).at(strengths), full.alpha)
 
 
-def _patch(folder: Path, face: Face, matrix: Floats) -> blend.Patch:
-    pixels = facefiles.load_guess(folder, face.index, face.guess or 0)
+def _patch(folder: Path, number: int, guess: int, matrix: Floats) -> blend.Patch:
+    pixels = facefiles.load_guess(folder, number, guess)
     return blend.Patch(pixels, matrix, blend.face_mask(len(pixels)))
 
 

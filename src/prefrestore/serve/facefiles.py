@@ -123,6 +123,15 @@ def load_crop(folder: Path, index: int, name: str) -> NDArray[np.uint8]:
     return read_photo(face_folder(folder, index) / f"{name}.png").rgb8()
 
 
+def profile(folder: Path, index: int) -> bytes | None:
+    """The colour profile of the photo, which its crops bear."""
+    from PIL import Image
+
+    with Image.open(face_folder(folder, index) / "before.png") as crop:
+        found = crop.info.get("icc_profile")
+    return bytes(found) if found else None
+
+
 def overlap(one: Sequence[int], other: Sequence[int]) -> bool:
     """Whether two regions (x, y, width, height) share a pixel."""
     return (

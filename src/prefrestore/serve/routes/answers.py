@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,10 +61,21 @@ def temporary(service: Service, suffix: str) -> Iterator[tuple[Path, BackgroundT
         raise
 
 
-def picture(service: Service, write: Callable[[Path], object], suffix: str, headers: dict[str, str]) -> Response:
-    """What ``write`` writes, as an answer."""
+def jpeg(service: Service, write: Callable[[Path], object], headers: dict[str, str]) -> Response:
+    """The JPEG that ``write`` writes, as an answer."""
     with tempfile.TemporaryDirectory(dir=service.settings.folder, prefix=".made-") as folder:
-        path = Path(folder) / f"picture{suffix}"
+        path = Path(folder) / "picture.jpg"
         write(path)
-        kind = {".jpg": "image/jpeg", ".png": "image/png"}[suffix]
-        return Response(path.read_bytes(), media_type=kind, headers=headers)
+        return Response(path.read_bytes(), media_type="image/jpeg", headers=headers)
+
+
+def png(pixels: Any, icc: bytes | None, headers: dict[str, str]) -> Response:
+    """A picture (H x W or H x W x 3, uint8 or uint16) as an answer, with 8 bits: quick, for one look."""
+    import numpy as np
+    from PIL import Image
+
+    if pixels.dtype == np.uint16:
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG", compress_level=1, icc_profile=icc)
+    return Response(out.getvalue(), media_type="image/png", headers=headers)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
 
 from prefrestore.serve.problems import Problem
-from prefrestore.serve.routes.answers import ID, Number, Side, Version, cached, content, picture, problems
+from prefrestore.serve.routes.answers import ID, Number, Side, Version, cached, content, png, problems
 from prefrestore.serve.schemas import Face, GuessRequest, Restoration
 from prefrestore.serve.service import Service, check_face
 
@@ -43,9 +43,8 @@ def router(service: Service) -> APIRouter:
         strength: Annotated[float, Query(ge=0, le=1)] = 1.0,
         v: Version = None,
     ) -> Response:
-        from prefrestore.pictures.encode import write_photo
-        from prefrestore.pictures.read import as_photo
         from prefrestore.serve.composing import crop
+        from prefrestore.serve.facefiles import profile
 
         one, face = found(id, k)
         number = face.guess if guess is None else guess
@@ -53,8 +52,8 @@ def router(service: Service) -> APIRouter:
             raise Problem(404, f"face {k} of {one.name} was not restored")
         if number >= len(face.guesses):
             raise Problem(404, f"face {k} of {one.name} has {len(face.guesses)} guesses, counted from 0")
-        pixels = crop(store.folder(id), face, number, strength)
-        return picture(service, lambda path: write_photo(as_photo(pixels), path), ".png", cached(v))
+        folder = store.folder(id)
+        return png(crop(folder, face, number, strength), profile(folder, k), cached(v))
 
     @routes.get(
         "/faces/{k}/region",
@@ -63,15 +62,14 @@ def router(service: Service) -> APIRouter:
         summary="Its part of the picture, at the strengths as they are",
     )
     def part(id: ID, k: Number, side: Side = REGION_SIDE, before: bool = False, v: Version = None) -> Response:
-        from prefrestore.pictures.encode import write_photo
-        from prefrestore.pictures.read import as_photo
         from prefrestore.serve.composing import region
+        from prefrestore.serve.facefiles import profile
 
         one, face = found(id, k)
         if face.region is None or 0 in face.region[2:]:
             raise Problem(404, f"face {k} of {one.name} was not restored")
-        pixels = region(store.folder(id), one, k, side=side or REGION_SIDE, before=before)
-        return picture(service, lambda path: write_photo(as_photo(pixels), path), ".png", cached(v))
+        folder = store.folder(id)
+        return png(region(folder, one, k, side=side or REGION_SIDE, before=before), profile(folder, k), cached(v))
 
     @routes.get(
         "/faces/{k}/uncertainty",

@@ -15,7 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response, StreamingRes
 from prefrestore.serve.archive import archive
 from prefrestore.serve.jobs import Job
 from prefrestore.serve.problems import Problem
-from prefrestore.serve.routes.answers import ID, Side, Version, Which, cached, content, picture, problems, temporary
+from prefrestore.serve.routes.answers import ID, Side, Version, Which, cached, content, jpeg, problems, temporary
 from prefrestore.serve.schemas import Changes, QueueState, Restoration, Restorations
 from prefrestore.serve.service import Service, check_done
 from prefrestore.serve.store import output_suffix, suffix_of
@@ -218,7 +218,7 @@ def router(service: Service) -> APIRouter:
                 shown = read_original(folder, one)
             else:
                 shown = read_photo(composing.result_file(folder, one))
-            return picture(service, lambda path: composing.view(shown, side, path), ".jpg", cached(v))
+            return jpeg(service, lambda path: composing.view(shown, side, path), cached(v))
 
     return routes
 
