@@ -44,7 +44,11 @@ def test_every_documented_command_and_option_exists(prefrestore: Callable[..., A
         assert not {option for option in options if option not in ran.text}, command
 
 
-def test_the_table_of_options_is_the_help_s(prefrestore: Callable[..., Any]) -> None:
+def test_the_table_of_options_is_the_help_s(
+    prefrestore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Long names are cut on a narrow terminal.
+    monkeypatch.setenv("COLUMNS", "200")
     table = re.findall(r"^\| (`--.*?) \|", (ROOT / "docs/usage.md").read_text(), re.MULTILINE)
     documented = {option for cell in table for option in re.findall(r"--[a-z-]+", cell)}
     real = set(re.findall(r"(--[a-z][a-z-]*)", prefrestore(["restore", "--help"]).text))
