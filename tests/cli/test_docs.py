@@ -17,6 +17,7 @@ PAGES = [
     "docs/cluster.md",
     "docs/installation.md",
     "docs/training.md",
+    "docs/gpu-bundle.md",
     "docs/model-card.md",
     "docs/benchmarks.md",
     "docs/notes/quality.md",

@@ -1,6 +1,6 @@
 """The converted face generator against the original, where that is installed."""
 
-import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -12,16 +12,10 @@ from prefrestore.data.synthesize import FaceGenerator, find_weights
 from prefrestore.errors import MissingDependencyError, WeightsError
 from prefrestore.models.generator import MobileStyleGAN
 
-TOOLS = Path(__file__).resolve().parents[2] / "tools" / "bundle"
-
 
 @pytest.fixture(scope="module")
-def converter() -> ModuleType:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(TOOLS))
-        import generator
-    sys.modules.pop("generator")
-    return generator
+def converter(bundle_tools: Path) -> ModuleType:
+    return import_module("generator")
 
 
 @pytest.fixture(scope="module")
