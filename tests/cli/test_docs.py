@@ -45,9 +45,7 @@ def test_every_documented_command_and_option_exists(prefrestore: Callable[..., A
         assert not {option for option in options if option not in ran.text}, command
 
 
-def test_the_table_of_options_is_the_help_s(
-    prefrestore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_of_options_is_the_help_s(prefrestore: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     # Long names are cut on a narrow terminal.
     monkeypatch.setenv("COLUMNS", "200")
     table = re.findall(r"^\| (`--.*?) \|", (ROOT / "docs/usage.md").read_text(), re.MULTILINE)
