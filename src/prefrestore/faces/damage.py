@@ -14,8 +14,8 @@ from prefrestore.faces.quality import BLURRED_RATIO, SHARP_RATIO, edge_ratio, fa
 
 # Pairs: where a measure still counts as none, and from where on as certain.
 # Median over 95th percentile of fine detail in the face. Sharp faces 0.087 and more in 95 % of the cases, blurred ones
-# more; blurred faces under 10 to 25 strokes 0.064 at most in 95 %: skin without grain between hard lines.
-SPARSE = (0.072, 0.062)
+# more; blurred faces under 25 strokes 0.060 at most in 95 %, 0.037 in the middle: skin without grain, hard lines.
+SPARSE = (0.062, 0.050)
 # Share of the strongest edges within 6 degrees of one direction (mod 90). Sharp faces 0.145 at most in 98 %, a mosaic
 # 0.29 and more, JPEG quality 5 0.17 and more in 95 %.
 ALIGNED = (0.145, 0.20)
