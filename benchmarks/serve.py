@@ -150,7 +150,7 @@ def load(server: Server, clients: int, seconds: float) -> bool:
             queue = server.json("GET", "/restorations")["queue"]
             longest[0] = max(longest[0], queue["length"])
         curve.append(server.memory())
-        for thread in threads[:1]:
+        for thread in [thread for thread in threads if thread.is_alive()][:1]:
             thread.join(timeout=10)
         if time.monotonic() > end + PATIENCE:
             break

@@ -39,6 +39,18 @@ def test_the_queue_is_bounded_and_says_where_one_is() -> None:
     assert told[-1] == ["a", "b"]
 
 
+def test_a_job_takes_its_place_and_no_second_one() -> None:
+    jobs = Jobs(3, lambda about: None)
+    with jobs.place():
+        jobs.submit(Job("a", lambda job: None))
+        assert len(jobs) == 1
+    assert len(jobs) == 1
+    with pytest.raises(ZeroDivisionError), jobs.place():
+        assert len(jobs) == 2
+        raise ZeroDivisionError
+    assert len(jobs) == 1
+
+
 def test_a_place_is_free_again_when_its_upload_fails() -> None:
     jobs = Jobs(1, lambda about: None)
     for _ in range(3):

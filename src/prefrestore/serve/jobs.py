@@ -58,7 +58,7 @@ class Jobs:
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
-        self._reserved = 0
+        self._reserved = self._taken = 0
         self._stopped = False
         self._thread: threading.Thread | None = None
 
@@ -101,11 +101,17 @@ class Jobs:
             yield
         finally:
             with self._changed:
-                self._reserved -= 1
+                # Given back, unless a job has taken it.
+                if self._taken:
+                    self._taken -= 1
+                else:
+                    self._reserved -= 1
 
     def submit(self, job: Job) -> Job:
         """Let it wait; call inside of `place`."""
         with self._changed:
+            if self._reserved:
+                self._reserved, self._taken = self._reserved - 1, self._taken + 1
             self._waiting.append(job)
             self._changed.notify_all()
         self._tell()

@@ -66,6 +66,8 @@ def run(settings: Settings, *, open_page: bool, say: Callable[[str], None]) -> N
         ws="none",
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # It tells bytes of bad requests.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     server = Server(config, app.state.service.close)
     if open_page:
         threading.Timer(0.5, webbrowser.open, [address]).start()
