@@ -2,12 +2,14 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.pictures.formats import has_jpeg_xl
+from prefrestore.restoration import plan as planning
 from prefrestore.restoration.plan import Plan, make_plan
 
 
@@ -207,3 +209,22 @@ def test_an_output_that_is_a_file_is_refused(tmp_path: Path) -> None:
     touch(tmp_path / "a.png", tmp_path / "out")
     with pytest.raises(InvalidInputError, match="out is a file"):
         plan(tmp_path, tmp_path / "a.png")
+
+
+def test_equal_names_cost_a_few_looks_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 16_000
+    pictures = {str(k): (tmp_path / str(k) / "a.jpg", Path("a.jpg")) for k in range(count)}
+    monkeypatch.setattr(planning._Search, "add", lambda search, _: search.found.update(pictures))
+    looks = 0
+
+    def key(path: Path, plain: Callable[[Path], str] = planning._key) -> str:
+        nonlocal looks
+        looks += 1
+        # Quadratic code would look at some 128 million names: nobody has to wait for that.
+        assert looks < 40 * count
+        return plain(path)
+
+    monkeypatch.setattr(planning, "_key", key)
+    made = plan(tmp_path, tmp_path)
+    assert outputs(tmp_path, made)[-1] == f"a-{count}.jpg"
+    assert made.tasks[-1].record.name == f"a-{count}.json"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from prefrestore.training.loop import Trainer
-from prefrestore.training.processes import leave
+from prefrestore.training.processes import ended_in_order
 from prefrestore.training.schedule import LoopConfig
 
 STEPS, CUT, MICRO_BATCHES = 6, 3, 2
@@ -52,14 +52,16 @@ def toy_trainer(folder: Path, micro_batches: int | None = None, stop_at: int = S
     return trainer
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    root = Path(sys.argv[1])
-    micro_batches = int(sys.argv[2]) if sys.argv[2:] else None
+def main(root: Path, micro_batches: int | None) -> None:
     toy_trainer(root / "cut", micro_batches, stop_at=CUT).fit()
     whole = toy_trainer(root / "whole", micro_batches)
     history = whole.fit()
     (root / f"history_{whole.accelerator.process_index}.json").write_text(json.dumps(history))
     if (root / "moved").is_dir():
         toy_trainer(root / "moved").fit()
-    leave()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with ended_in_order():
+        main(Path(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else None)

@@ -29,6 +29,7 @@ def fit(
 ) -> None:
     """Train a scorer on pairs that people judged; it resumes where it stopped."""
     from prefrestore.preference import fit as judged
+    from prefrestore.training.processes import ended_in_order, log_on_main
 
     config = judged.Config(
         judgements=tuple(judgements),
@@ -41,7 +42,8 @@ def fit(
         skip_bad=skip_bad,
         seed=seed,
     )
-    judged.run(config, log=typer.echo)
+    with ended_in_order():
+        judged.run(config, log=log_on_main)
 
 
 @app.command("score", no_args_is_help=True)

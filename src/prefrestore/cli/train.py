@@ -54,7 +54,7 @@ for _stage in STAGES:
 
 def run_stage(stage: str, arguments: list[str]) -> None:
     """Parse `arguments` by the stage's ``Config`` and call the stage's ``run`` with it."""
-    from prefrestore.training.processes import leave, log_on_main
+    from prefrestore.training.processes import ended_in_order, log_on_main
 
     name, sentence = STAGES[stage]
     module = import_module(f"prefrestore.{name}")
@@ -62,10 +62,8 @@ def run_stage(stage: str, arguments: list[str]) -> None:
     parser.command(help=sentence, context_settings={"help_option_names": ["-h", "--help"]})(
         command_of(module.Config, partial(module.run, log=log_on_main))
     )
-    try:
+    with ended_in_order():
         parser(arguments, prog_name=f"prefrestore train {stage}")
-    finally:
-        leave()
 
 
 def command_of(config: type, run: Callable[[Any], object]) -> Callable[..., None]:

@@ -79,12 +79,12 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kind: str | None = 
         raise InvalidInputError(f"the output {output} is one file, but the inputs are {len(found)} pictures")
     natural = [output] if one and found else [folder / _renamed(place, kind, name_suffix) for _, place in found]
     # Every name that some picture has of itself is taken before a second picture of one name gets a number.
-    taken = {_key(path) for path in natural}
+    names = _Names(natural)
     given: set[str] = set()
     wanted = []
     for (source, _), path in zip(found, natural, strict=True):
         if _key(path) in given:
-            path = _free(path.parent, path.stem, path.suffix, taken)
+            path = names.free(path.parent, path.stem, path.suffix)
         given.add(_key(path))
         wanted.append((source, path))
     sources = {os.path.realpath(source) for source, _ in found}
@@ -101,10 +101,10 @@ def make_plan(inputs: Sequence[str | Path], output: Path, *, kind: str | None = 
             Task(
                 source=source,
                 output=path,
-                record=_free(path.parent, name, ".json", taken),
-                compare=_free(path.parent, f"{name}_compare", ".png", taken),
-                crops=_free(path.parent, f"{name}_faces", "", taken),
-                uncertainty=_free(path.parent, f"{name}.uncertainty", ".png", taken),
+                record=names.free(path.parent, name, ".json"),
+                compare=names.free(path.parent, f"{name}_compare", ".png"),
+                crops=names.free(path.parent, f"{name}_faces", ""),
+                uncertainty=names.free(path.parent, f"{name}.uncertainty", ".png"),
             )
         )
     return Plan(tasks=tuple(tasks), failed=tuple(failed), notes=tuple(search.notes))
@@ -190,14 +190,23 @@ class _Search:
         self.failed.append((str(error.filename), f"cannot read {error.filename}: {error.strerror}"))
 
 
-def _free(folder: Path, stem: str, suffix: str, taken: set[str]) -> Path:
-    """`folder`/`stem``suffix`, or with -2, -3, ... what is not taken yet; takes it."""
-    number, path = 1, folder / f"{stem}{suffix}"
-    while _key(path) in taken:
-        number += 1
-        path = folder / f"{stem}-{number}{suffix}"
-    taken.add(_key(path))
-    return path
+class _Names:
+    """The names that are given away, whatever their case, and where the search for a free number goes on."""
+
+    def __init__(self, taken: Iterable[Path]) -> None:
+        self._taken = {_key(path) for path in taken}
+        self._last: dict[tuple[str, str], int] = {}
+
+    def free(self, folder: Path, stem: str, suffix: str) -> Path:
+        """`folder`/`stem``suffix`, or with -2, -3, ... what is not taken yet; takes it."""
+        wanted = (_key(folder / stem), suffix.casefold())
+        # No name is ever given back, so all below the last number are taken still.
+        number = self._last.get(wanted, 1)
+        while _key(path := folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")) in self._taken:
+            number += 1
+        self._last[wanted] = number
+        self._taken.add(_key(path))
+        return path
 
 
 def _key(path: Path) -> str:

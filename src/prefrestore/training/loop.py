@@ -207,12 +207,11 @@ class Trainer:
         config, started, history = self.config, time.monotonic(), []
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         mine = range(self.step * self.micro_batches + rank, config.steps * self.micro_batches, world)
-        dataset = processes.MicroBatches(self.make_batch, mine)
-        batches = iter(torch.utils.data.DataLoader(dataset, batch_size=None, num_workers=config.num_workers))
+        loader = processes.micro_batches(self.make_batch, mine, config.num_workers)
         log_file = Path(config.output_dir) / "log.jsonl"
         log_file.parent.mkdir(parents=True, exist_ok=True)
         mark, mark_step, waited = time.monotonic(), self.step, 0.0
-        with progress(config.steps, self.accelerator.is_main_process) as report:
+        with loader as batches, progress(config.steps, self.accelerator.is_main_process) as report:
             while self.step < config.steps:
                 asked = time.monotonic()
                 share = list(islice(batches, self.micro_batches // world))

@@ -6,10 +6,14 @@ this and goes through it unchanged.
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,8 @@ from prefrestore.training.sharding import Moments, is_sharded, whole
 
 PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which fills caches alone."""
+_trackers: list[Any] = []
+"""Those of every run so far; `ended_in_order` closes them."""
 
 
 def _meeting() -> dict[str, Any]:
@@ -69,6 +75,7 @@ def new_accelerator(tracker: str = "none", folder: Path | None = None) -> Accele
         check_deepspeed(accelerator)
     if tracker != "none":
         accelerator.init_trackers("tracker")
+        _trackers.extend(accelerator.trackers)
     return accelerator
 
 
@@ -90,13 +97,60 @@ def log_on_main(text: str) -> None:
         print(text, flush=True)  # noqa: T201
 
 
-def leave() -> None:
-    """Part from the other processes at the end of the program."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Around all that a program does: what its run has started ends with the block, also on errors and Ctrl-C.
+
+    The processes wait for each other, trackers write what they hold, and the process group goes with its threads. One
+    of those that outlived the program could ask for an interpreter that is no more, and abort the process.
+    """
+    try:
+        yield
+        _meet()
+    except BaseException as error:
+        if isinstance(error, SystemExit) and not error.code:
+            _meet()
+        elif torch.distributed.is_initialized():
+            # The others may never come. The frames of the failed calls hold models, and those the group.
+            _forget_frames(error)
+        raise
+    finally:
+        while _trackers:
+            _trackers.pop().finish()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+            # Its threads end with the last who holds it: wrapped modules, which hold themselves in circles, and meshes.
+            _forget_meshes()
+            gc.collect()
 
 
-class MicroBatches(torch.utils.data.Dataset):
+def _forget_meshes() -> None:
+    """Empty torch's caches of how sharded tensors were cut; versions of torch that lack one of them are passed over."""
+    tensor = sys.modules.get("torch.distributed.tensor")
+    for dotted in (
+        "_redistribute.clear_redistribute_planner_cache",
+        "_redistribute._gen_transform_infos.cache_clear",
+        "_collective_utils.MeshTopoInfo.build_from_mesh.cache_clear",
+    ):
+        with suppress(AttributeError):
+            attrgetter(dotted)(tensor)()
+    getattr(torch._C, "_clear_DTensor_sharding_propagator_cache", lambda: None)()
+
+
+def _meet() -> None:
+    if torch.distributed.is_initialized():
+        PartialState().wait_for_everyone()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+class _MicroBatches(torch.utils.data.Dataset):
     """The micro-batches at ``numbers``, made when asked for: worker processes may fetch ahead without changing them."""
 
     def __init__(self, make_batch: Callable[[int], Mapping[str, Any]], numbers: Sequence[int]) -> None:
@@ -107,6 +161,20 @@ class MicroBatches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
         return self.make_batch(self.numbers[index])
+
+
+@contextmanager
+def micro_batches(
+    make_batch: Callable[[int], Mapping[str, Any]], numbers: Sequence[int], workers: int
+) -> Iterator[Iterator[Mapping[str, Any]]]:
+    """The micro-batches at ``numbers``, one after the other; the worker processes that make them end with the block."""
+    loader = torch.utils.data.DataLoader(_MicroBatches(make_batch, numbers), batch_size=None, num_workers=workers)
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        if workers:
+            batches._shutdown_workers()  # torch does the same when the iterator is forgotten, which may be late
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
