@@ -9,13 +9,13 @@ from __future__ import annotations
 import gc
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs, PartialState
@@ -31,6 +31,8 @@ PATIENCE = timedelta(hours=12)
 """How long processes wait for the main one, which fills caches alone."""
 _trackers: list[Any] = []
 """Those of every run so far; `ended_in_order` closes them."""
+_wrapped: WeakSet[nn.Module] = WeakSet()
+"""What Accelerate made of the modules of every run."""
 
 
 def _meeting() -> dict[str, Any]:
@@ -107,19 +109,19 @@ def ended_in_order() -> Iterator[None]:
     try:
         yield
         _meet()
-    except BaseException as error:
-        if isinstance(error, SystemExit) and not error.code:
+    except SystemExit as end:
+        if not end.code:
             _meet()
-        elif torch.distributed.is_initialized():
-            # The others may never come. The frames of the failed calls hold models, and those the group.
-            _forget_frames(error)
         raise
     finally:
         while _trackers:
             _trackers.pop().finish()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-            # Its threads end with the last who holds it: wrapped modules, which hold themselves in circles, and meshes.
+            # Its threads end with the last who holds it: wrapped modules, which an error may keep, and meshes.
+            for module in list(_wrapped):
+                for name in ("reducer", "logger", "process_group"):
+                    vars(module).pop(name, None)
             _forget_meshes()
             gc.collect()
 
@@ -140,14 +142,6 @@ def _forget_meshes() -> None:
 def _meet() -> None:
     if torch.distributed.is_initialized():
         PartialState().wait_for_everyone()
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
 
 
 class _MicroBatches(torch.utils.data.Dataset):
@@ -212,6 +206,7 @@ def prepare(
 
         return prepare_deepspeed(accelerator, objective, optimizer, clip=clip, low=low)
     module, optimizer = accelerator.prepare(objective, optimizer)
+    _wrapped.add(module)
     return module, optimizer, Moments(optimizer)
 
 
