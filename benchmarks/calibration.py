@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py --limit 16 --plot calibration.png
     python benchmarks/calibration.py --truth sharp/ --input blurred/ --samples 8
+    python benchmarks/calibration.py landmark-spread          the landmark meter's own spread
 
 Both are averaged over the same neighbourhood first (Gaussian, of variances and of squared errors; --scale is its sigma
 as a share of the side). The columns, for each way of predicting:
@@ -19,6 +20,7 @@ edges, the strength of the result's own edges, which needs no samples and which 
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,17 +29,20 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peers import sample
 from PIL import Image, ImageDraw, ImageFont
-from quality import BENCH, names_of, read
 from rich.console import Console
 from rich.table import Table
+from scipy.stats import spearmanr
+from systems import BENCH, command, names_of, read, sample
 
 from prefrestore.errors import PrefRestoreError
+from prefrestore.evaluation.protocols import PROTOCOLS, protocol_sets
 from prefrestore.faces.blend import face_mask
-from prefrestore.metrics.spread import pixel_std
+from prefrestore.metrics.landmarks import LandmarkMeter
+from prefrestore.metrics.spread import landmark_std, pixel_std
+from prefrestore.models.adapter import add_adapter, using_adapter
+from prefrestore.pictures.read import read_photo
 from prefrestore.pipeline.build import load_preset_pipeline
-from prefrestore.restoration.uncertainty.calibration import rank_correlation, reliability
 from prefrestore.restoration.uncertainty.heatmap import SCALE, smooth_std
 from prefrestore.restoration.uncertainty.sampling import draw
 
@@ -62,7 +67,18 @@ def maps_of(pipeline: Any, lq: Map, truth: Map, options: argparse.Namespace) -> 
 
 
 def rms(values: Map) -> float:
-    return float(np.sqrt(np.square(values).mean()))
+    return float(np.sqrt(np.square(values, dtype=np.float64).mean()))
+
+
+def rank_correlation(predicted: Any, actual: Any) -> float:
+    """Spearman's coefficient, -1..1."""
+    return float(spearmanr(np.ravel(predicted), np.ravel(actual)).statistic)
+
+
+def binned(predicted: Map, actual: Map, bins: int = 10) -> list[tuple[float, float]]:
+    """(predicted, actual) root mean squares in bins of equally many values: on the diagonal if calibrated."""
+    parts = np.array_split(np.argsort(predicted, kind="stable"), bins)
+    return [(rms(predicted[part]), rms(actual[part])) for part in parts]
 
 
 def row(faces: Sequence[dict[str, Map]], way: str, mask: NDArray[np.bool_]) -> list[float]:
@@ -120,7 +136,7 @@ def plot(series: dict[str, list[tuple[float, float]]], path: Path) -> None:
     picture.save(path)
 
 
-def measure(options: argparse.Namespace, console: Console) -> None:
+def calibrate(options: argparse.Namespace, console: Console) -> None:
     pipeline = load_preset_pipeline("compact", folder=options.model)
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.face_size
@@ -141,7 +157,7 @@ def measure(options: argparse.Namespace, console: Console) -> None:
         for way in WAYS:
             values = row(faces, way, mask)
             table.add_row(folder.name, way, *(f"{value:.2f}" for value in values))
-        series |= {f"{folder.name}, {way}": reliability(*pooled(faces, way, mask)) for way in ("views", "seeds")}
+        series |= {f"{folder.name}, {way}": binned(*pooled(faces, way, mask)) for way in ("views", "seeds")}
     console.print(table)
     if options.plot:
         plot(series, options.plot)
@@ -166,12 +182,65 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=160)
     try:
-        measure(parse(), console)
+        calibrate(parse(), console)
     except PrefRestoreError as error:
         console.print(f"error: {error}", markup=False)
         return 1
     return 0
 
 
+SHIFTS = {"1": (0,), "9": (-6, 0, 6), "25": range(-6, 7, 3), "81": range(-12, 13, 3), "169": range(-12, 13, 2)}
+
+
+def landmark_spread() -> None:
+    """How much of the landmark spread is the predictor's own: the same restorations, measured with more boxes.
+
+    Eight seeds of each face, by the base with all of its noise and with less and less of it let in (`noise_gain` of
+    `prefrestore.models.adapter.add_adapter`). With 0.05 they differ by some hundredths of a grey level at most, so what
+    a meter still sees there is its own.
+    """
+    parser = argparse.ArgumentParser(
+        description=landmark_spread.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--bench", type=Path, default=BENCH, help="folder that holds gt, mild and severe")
+    parser.add_argument("--level", choices=["mild", "severe"], default="severe")
+    parser.add_argument("--limit", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--gains", type=float, nargs="+", default=[1, 0.4, 0.05])
+    options = parser.parse_args()
+    faces = {s.title: s for s in protocol_sets(PROTOCOLS["bench"], options.bench, limit=options.limit)}[options.level]
+    pipeline = load_preset_pipeline("compact", preference=False)
+    for gain in options.gains:
+        add_adapter(pipeline.transformer, _name(gain), rank=1, alpha=1, targets="input", noise_gain=gain)
+    meter, rows, count = LandmarkMeter(), defaultdict(list), 0
+    for face in faces.faces:
+        box = meter.box(read_photo(face.reference).rgb8())
+        if box is None:
+            continue
+        count += 1
+        conditions = pipeline.conditions(pipeline.prepare([read_photo(face.lq).rgb8()])).repeat(options.seeds)
+        shape = conditions.lq_latents.shape[1:]
+        sources = [torch.Generator().manual_seed(seed) for seed in range(options.seeds)]
+        noise = torch.stack([torch.randn(shape, generator=source) for source in sources])
+        for gain in options.gains:
+            with torch.no_grad(), using_adapter(pipeline.transformer, _name(gain)):
+                restored = pipeline.decode(pipeline.sample(conditions, noise)).mul(255).permute(0, 2, 3, 1).numpy()
+            rows[gain, "pixel std"].append(pixel_std(restored).mean())
+            pictures = restored.round().astype(np.uint8)
+            for boxes, shifts in SHIFTS.items():
+                points = [meter.steady_points(picture, box, shifts) for picture in pictures]
+                rows[gain, boxes].append(landmark_std(points))
+    print(f"{options.level}, {count} faces with landmarks, {options.seeds} seeds\n")
+    print("| noise gain | pixel std of 255 | " + " | ".join(f"landmark std, {n} boxes" for n in SHIFTS) + " |")
+    print("| ---: |" + " ---: |" * (len(SHIFTS) + 1))
+    for gain in options.gains:
+        cells = [f"{np.mean(rows[gain, key]):.3f}" for key in ("pixel std", *SHIFTS)]
+        print(f"| {gain:g} | " + " | ".join(cells) + " |")
+
+
+def _name(gain: float) -> str:
+    return f"gain_{round(1000 * gain)}"  # PEFT allows no dots
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main, landmark_spread=landmark_spread))

@@ -3,6 +3,7 @@
     python benchmarks/paper_scale.py               widths / 4, depths / 3.5, one thread of a CPU
     python benchmarks/paper_scale.py --full        the paper's own shapes in bfloat16, for a GPU
     python benchmarks/paper_scale.py --tiny        only to see that it runs
+    python benchmarks/paper_scale.py sizes         parameters of the paper preset's components
 
 *reference* generates 729 tokens with a growing cache over the whole vocabulary, runs the whole sequence again for its
 hidden states, and takes 30 Euler steps with the guidance batch doubled at 2.0. *exact* computes the same numbers with
@@ -11,7 +12,7 @@ tokens, and the preset's solver, steps and guidance: second order, 12, and none.
 depends on how often the LQ image's token is right, which random weights cannot tell: the language model is built to
 repeat it with an adjustable strength (paper_models.py), and the second table shows decoding over that dial. The first
 table stands at 97 %; the compact model, the only trained one there is to ask, agrees with more than 99 %
-(drafting.py). Pictures of random weights mean nothing, so nothing is said here about their quality.
+(shortcuts.py). Pictures of random weights mean nothing, so nothing is said here about their quality.
 
 Seconds are processor time of one thread on a CPU, and the clock on a GPU. Peak memory includes the weights.
 """
@@ -31,6 +32,7 @@ import torch
 from paper_models import FULL, SMALL, TINY, Models
 from rich.console import Console
 from rich.table import Table
+from systems import command
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -38,6 +40,7 @@ from prefrestore.models.semantic.decoding import write_tokens
 from prefrestore.models.texture.condition_memory import remembered_conditions
 from prefrestore.models.texture.conditioning import Conditions, conditional_velocity, embed_latents
 from prefrestore.models.texture.sampler import SOLVERS, flow_times, guided
+from prefrestore.pipeline.components import build_components
 from prefrestore.pipeline.presets import load_preset
 
 STEPS, GUIDANCE = 30, 2.0
@@ -92,9 +95,7 @@ def reference_tokens(models: Models, lq: Tensor, run: Run) -> None:
     ids, cache = paper_models.chats(models.vocabulary, lq).input_ids, DynamicCache()
     fed = ids
     for _ in range(lq.shape[1]):
-        logits = models.language_model(
-            input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=1
-        ).logits
+        logits = models.language_model(input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
         fed = logits[:, -1].argmax(-1, keepdim=True)
         ids = torch.cat([ids, fed], dim=1)
         run.passes += 1
@@ -267,9 +268,7 @@ def main() -> int:
     runs = {
         "reference": reference(*call),
         "exact": ours(*call, steps=STEPS, guidance=GUIDANCE, solver="euler"),
-        "default": ours(
-            *call, steps=preset.num_inference_steps, guidance=preset.guidance_scale, solver=preset.solver
-        ),
+        "default": ours(*call, steps=preset.num_inference_steps, guidance=preset.guidance_scale, solver=preset.solver),
     }
     right = float((runs["reference"].values["tokens"] == lq).float().mean())
     title = f"{options.device}, {str(dtype)[6:]}, batch {options.batch}, default mode "
@@ -282,5 +281,21 @@ def main() -> int:
     return 0
 
 
+def sizes() -> None:
+    """Print the parameters of the paper preset's components, without allocating them."""
+    preset = load_preset("paper")
+    networks = [name for name in preset.components if name != "text_tokenizer"]
+    parts = build_components(preset, dict.fromkeys(networks, "empty"))
+    rows = {
+        "denoiser": parts["transformer"],
+        "autoencoder": parts["autoencoder"],
+        "vision encoder of TA-Tok": parts["image_tokenizer"].encoder,
+        "connectors": parts["connectors"],
+    }
+    for name, module in rows.items():
+        count = sum(parameter.numel() for parameter in module.parameters())
+        print(f"{name:26} {count / 1e6:8.1f} M parameters  {2 * count / 1e9:5.2f} GB in bfloat16")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main, sizes=sizes))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from PIL import Image
 from sheets import seed_sheet
+from systems import BENCH
 
 from prefrestore.cli.ablate import adapter_hashes, named_folders
 from prefrestore.cli.evaluate import progress_bar
@@ -33,7 +34,6 @@ from prefrestore.files.atomic import written_beside
 from prefrestore.models.adapter import load_adapter
 from prefrestore.pipeline.load import load_pipeline, pick_device
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 BASE = "base"
 SHEET_FACES, SHEET_SEEDS = 8, 4
 

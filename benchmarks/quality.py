@@ -5,6 +5,8 @@
     python benchmarks/quality.py --systems ours --prompt right --sheet sheet.png
     python benchmarks/quality.py --faces ../shared/data --pairs PAIRS  the newer faces of val, and likeness by dlib
     python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png    (for looking)
+    python benchmarks/quality.py round-trip        the autoencoder alone: PSNR, identity, LPIPS, landmarks
+    python benchmarks/quality.py fill PEER FOLDER...                run a peer and keep its pictures
 
 Higher is better for PSNR, SSIM and identity (SFace, which training follows: with `--faces` dlib's network, which
 nothing is trained on, has a table of its own), lower for LPIPS, landmarks and NIQE.
@@ -14,21 +16,39 @@ docs/benchmarks.md has the protocol.
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from newer_faces import Likeness, groups_of, make_pairs
-from peers import PEERS, sample
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from sheets import paired_sheet, real_sheet
-from systems import PROMPTS, ModelOptions, Restore, as_array, ours, peer, peer_title, unchanged
+from systems import (
+    BENCH,
+    PEERS,
+    PROMPTS,
+    ModelOptions,
+    Restore,
+    as_array,
+    command,
+    names_of,
+    ours,
+    peer,
+    peer_title,
+    read,
+    restore_cached,
+    sample,
+    unchanged,
+)  # fmt: skip
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
 from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, summarise
+from prefrestore.pipeline.build import load_preset_pipeline
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
 COLUMNS = {
     "psnr": ("PSNR dB", ".2f"),
     "ssim": ("SSIM", ".3f"),
@@ -41,26 +61,6 @@ COLUMNS = {
 }
 BATCH = 8
 SHEET_FACES = 24
-
-
-def read(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        return image.convert("RGB")
-
-
-def names_of(truth: Path, levels: list[Path]) -> list[str]:
-    """The pictures of the ground truth, which every level must hold."""
-    for folder in (truth, *levels):
-        if not folder.is_dir():
-            raise InvalidInputError(f"{folder} is not a folder.")
-    names = sorted(path.name for path in truth.iterdir() if path.suffix.lower() in (".png", ".jpg", ".webp"))
-    for level in levels:
-        lacking = [name for name in names if not (level / name).is_file()]
-        if lacking:
-            raise InvalidInputError(f"{level / lacking[0]} is missing: the folders are not pairs.")
-    if not names:
-        raise InvalidInputError(f"{truth} holds no pictures.")
-    return names
 
 
 def run(restore: Restore, names: list[str], folder: Path) -> dict[str, Image.Image]:
@@ -227,5 +227,44 @@ def main() -> int:
     return 0
 
 
+def round_trip() -> None:
+    """The autoencoder alone: decode(encode(face)) against the face."""
+    parser = argparse.ArgumentParser(description=round_trip.__doc__)
+    parser.add_argument("--faces", type=Path, default=BENCH / "gt", help="folder of aligned faces")
+    parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
+    options = parser.parse_args()
+    pipeline = load_preset_pipeline("compact", folder=options.model)
+    evaluator = Evaluator()
+    rows = []
+    for path in sorted(path for path in options.faces.iterdir() if path.suffix in (".png", ".webp", ".jpg")):
+        with Image.open(path) as image:
+            face = image.convert("RGB").resize((pipeline.face_size, pipeline.face_size), Image.Resampling.BOX)
+        images = pipeline.prepare(face)
+        with torch.no_grad():
+            latents = pipeline.autoencoder.encode(images).latent * pipeline.autoencoder.config.scaling_factor
+            rebuilt = pipeline.decode(latents)[0].permute(1, 2, 0).numpy()
+        rows.append(evaluator.measure(path.stem, np.asarray(face), (rebuilt * 255).round().astype(np.uint8)))
+    for metric in ("psnr", "identity", "lpips_alex", "landmarks"):
+        values = [row[metric] for row in rows if row.get(metric) is not None]
+        if values:
+            Console().print(f"{metric}: {np.mean(values):.4f} (n = {len(values)})")
+
+
+def fill() -> None:
+    """Fill the cache of a peer's pictures."""
+    parser = argparse.ArgumentParser(description=fill.__doc__)
+    parser.add_argument("peer", choices=sorted(PEERS))
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--limit", type=int)
+    options = parser.parse_args()
+    loaded: dict[str, Any] = {}
+    start = time.process_time()
+    for name in sample(sorted(path.name for path in options.folders[0].iterdir()), options.limit):
+        for folder in options.folders:
+            with Image.open(folder / name) as image:
+                restore_cached(options.peer, image.convert("RGB"), loaded)
+    print(f"{options.peer}: {time.process_time() - start:.0f} s of processor time")
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main, round_trip=round_trip, fill=fill))

@@ -11,7 +11,7 @@ from prefrestore.errors import InvalidInputError
 from prefrestore.evaluation.columns import markdown, summarise
 from prefrestore.evaluation.evaluator import MODELS, Evaluator
 from prefrestore.evaluation.folders import MeasuredFace, face_set
-from prefrestore.evaluation.measure import Measured, SetAside, measure
+from prefrestore.evaluation.measure import Measured, SetAside, measure_faces
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.run import run_sets
 from prefrestore.evaluation.systems import Picture, Sample, finished, noise_of
@@ -36,7 +36,7 @@ def plain() -> Evaluator:
 
 def test_values_are_means_over_samples_and_the_spread_is_added(folder_of: Make, plain: Evaluator) -> None:
     faces = face_set("x", lq=folder_of("lq", "a.png"), reference=folder_of("gt", "a.png"))
-    [found] = measure(faces.faces, {"up": shifted}, plain)
+    [found] = measure_faces(faces.faces, {"up": shifted}, plain)
     assert isinstance(found, Measured) and not found.resized and len(found.pictures) == 2
     assert found.reference is not None
     assert found.row["psnr"] == pytest.approx(np.mean([psnr(found.reference, p) for p in found.pictures]))
@@ -48,7 +48,7 @@ def test_values_are_means_over_samples_and_the_spread_is_added(folder_of: Make, 
 
 def test_without_a_reference_only_naturalness_is_measured(folder_of: Make, plain: Evaluator) -> None:
     faces = face_set("x", restored=folder_of("done", "a.png"))
-    [found] = measure(faces.faces, {"done": finished}, plain)
+    [found] = measure_faces(faces.faces, {"done": finished}, plain)
     assert isinstance(found, Measured)
     assert {key for key, value in found.row.items() if value is not None} == {"niqe", "sharpness"}
 
@@ -63,7 +63,7 @@ def test_a_broken_picture_and_another_shape_are_set_aside_and_the_rest_goes_on(
         widths = [90 if face.name == "c" else 128 for face in faces]
         return [[Sample(picture[:, :width])] for picture, width in zip(pictures, widths, strict=True)]
 
-    found = list(measure(face_set("x", restored=done, reference=gt).faces, {"s": narrow}, plain))
+    found = list(measure_faces(face_set("x", restored=done, reference=gt).faces, {"s": narrow}, plain))
     assert [item.face.name for item in found if isinstance(item, Measured)] == ["a"]
     reasons = {item.face.name: item.reason for item in found if isinstance(item, SetAside)}
     assert "b.png" in reasons["b"] and "90x128" in reasons["c"]
@@ -71,7 +71,7 @@ def test_a_broken_picture_and_another_shape_are_set_aside_and_the_rest_goes_on(
 
 def test_a_smaller_restoration_is_brought_to_the_reference_s_size(folder_of: Make, plain: Evaluator) -> None:
     faces = face_set("x", lq=folder_of("lq", "a.png"), reference=folder_of("gt", "a.png"))
-    [found] = measure(faces.faces, {"s": lambda f, p: [[Sample(picture[::2, ::2])] for picture in p]}, plain)
+    [found] = measure_faces(faces.faces, {"s": lambda f, p: [[Sample(picture[::2, ::2])] for picture in p]}, plain)
     assert isinstance(found, Measured) and found.resized and found.pictures[0].shape == (128, 128, 3)
 
 

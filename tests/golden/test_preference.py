@@ -108,18 +108,14 @@ def test_sde_step_by_hand() -> None:
     #   mean = 1 - 1/4 (2 + 1/4 / (2 * 1/4) * (1 + 0 * 2)) = 3/8;  std = 1/2 sqrt(1 / (1/4) * 1/4) = 1/2
     half, quarter = tensor(0.5), tensor(0.25)
     for start, scale, expected in ((0.0, 1.0, (9 / 8, 1 / 2)), (1.0, 0.5, (11 / 8, 1 / 4))):
-        moments = sampler.sde_moments(
-            tensor([2]), tensor([1]), half, quarter, start=start, noise_scale=scale, eta=1.0
-        )
+        moments = sampler.sde_moments(tensor([2]), tensor([1]), half, quarter, start=start, noise_scale=scale, eta=1.0)
         assert [float(moment) for moment in moments] == pytest.approx(expected, rel=1e-12)
     moments = sampler.sde_moments(
         tensor([1]), tensor([2]), tensor(1), tensor(0.75), start=0.0, noise_scale=1.0, eta=0.5
     )
     assert [float(moment) for moment in moments] == pytest.approx((3 / 8, 1 / 2), rel=1e-12)
     # One standard deviation (1/4) from the mean 11/8: log p = -1/2 + log 4 - log(2 pi)/2.
-    log_prob = sampler.sde_log_prob(
-        tensor([13 / 8]), tensor([2]), tensor([1]), half, quarter, start=1.0, noise_scale=0.5, eta=1.0
-    )
+    log_prob = sampler.gaussian_log_prob(tensor([13 / 8]), tensor([11 / 8]), tensor([1 / 4]))
     assert log_prob.item() == pytest.approx(-0.5 + math.log(4) - math.log(2 * math.pi) / 2, rel=1e-12)
 
 

@@ -1,9 +1,12 @@
+import importlib
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.metrics.niqe import NaturalModel, features, fit_aggd, fit_ggd, fit_model, main, niqe
+from prefrestore.metrics.niqe import NaturalModel, features, fit_aggd, fit_ggd, fit_model, niqe
 
 
 def magnitudes(rng: np.random.Generator, shape: float, scale: float, count: int) -> np.ndarray:
@@ -88,7 +91,9 @@ def test_the_bundled_model_is_a_covariance() -> None:
     assert np.linalg.eigvalsh(model.covariance).min() > 0
 
 
-def test_the_command_fits_and_filters(tmp_path) -> None:  # noqa: ANN001
+def test_the_command_fits_and_filters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "tools"))
+    main = importlib.import_module("fit_niqe").main
     folder = tmp_path / "faces"
     folder.mkdir()
     for name in ("a", "b", "made"):

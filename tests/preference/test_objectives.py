@@ -72,11 +72,11 @@ def test_grpo_raises_the_probability_of_a_good_step() -> None:
     step: dict[str, float] = {"start": 0.0, "noise_scale": 1.0, "eta": 0.7}
     x_next, old_log_prob = sampler.sde_step(x, old, t, t_next, noise=noise, **step)
     velocity = old.clone().requires_grad_()
-    log_prob = sampler.sde_log_prob(x_next, x, velocity, t, t_next, **step)
+    log_prob = sampler.gaussian_log_prob(x_next, *sampler.sde_moments(x, velocity, t, t_next, **step))
     loss, parts = objectives.grpo_loss(log_prob, old_log_prob, torch.tensor([1.0, -1.0]), clip_range=1e-4)
     assert parts["ratio"] == 1 and parts["clipped"] == 0 and parts["kl"] == 0
     (gradient,) = torch.autograd.grad(loss, velocity)
-    after = sampler.sde_log_prob(x_next, x, old - 0.1 * gradient, t, t_next, **step)
+    after = sampler.gaussian_log_prob(x_next, *sampler.sde_moments(x, old - 0.1 * gradient, t, t_next, **step))
     assert after[0] > old_log_prob[0] and after[1] < old_log_prob[1]
 
 

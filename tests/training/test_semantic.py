@@ -20,7 +20,7 @@ from prefrestore.training.images import to_signed
 from prefrestore.training.semantic import (
     Config,
     SemanticObjective,
-    measure,
+    measure_writing,
     training_batch,
     unigram_loss,
 )
@@ -124,7 +124,7 @@ def test_baselines_by_hand(objective: SemanticObjective) -> None:
     expected = -(np.log(0.5) + np.log(0.1)) / 2
     assert unigram_loss(torch.tensor([0, 0, 1]), torch.tensor([0, 3]), 4) == pytest.approx(expected)
     given = torch.randint(0, 32, (3, 16), generator=torch.Generator().manual_seed(0))
-    values, written = measure(objective, given, given, [None, CAPTION, None], batch=2)
+    values, written = measure_writing(objective, given, given, [None, CAPTION, None], batch=2)
     assert values["copied"] == 1 and written.shape == (3, 16)
     assert values["written"] == pytest.approx((written == given).float().mean().item())
 

@@ -14,7 +14,7 @@ from prefrestore.data.mix import mix
 from prefrestore.pipeline.components import build_component
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import tokenizer as stage
-from prefrestore.training.tokenizer import Config, identity_targets, measure, training_batch
+from prefrestore.training.tokenizer import Config, identity_targets, measure_codes, training_batch
 
 
 def draw_faces(root: Path, count: int = 6, size: int = 64) -> Path:
@@ -114,7 +114,7 @@ def test_measures_by_hand(data: Path) -> None:
     tokenizer.initialise(torch.Generator().manual_seed(0))
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)) * 2 - 1
     said = tokenizer.decode(tokenizer.encode(images))
-    values = measure(tokenizer, images, said.identity, said.points + 0.03)
+    values = measure_codes(tokenizer, images, said.identity, said.points + 0.03)
     assert values["identity"] == pytest.approx(1, abs=1e-5)
     assert values["points"] == pytest.approx(0.03 * 2**0.5, abs=1e-5)
     assert 1 <= values["perplexity"] <= 8

@@ -49,7 +49,7 @@ class SetAside:
     reason: str
 
 
-def measure(
+def measure_faces(
     faces: Sequence[MeasuredFace],
     systems: Mapping[str, System],
     evaluator: Evaluator,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from prefrestore.evaluation.evaluator import Evaluator
 from prefrestore.evaluation.folders import MeasuredFace, MeasuredSet
-from prefrestore.evaluation.measure import Measured, SetAside, measure
+from prefrestore.evaluation.measure import Measured, SetAside, measure_faces
 from prefrestore.evaluation.results import Results
 from prefrestore.evaluation.systems import System
 
@@ -49,7 +49,7 @@ def run_sets(
         def is_done(face: MeasuredFace, system: str, title: str = faces.title) -> bool:
             return results.is_done(title, system, face.name)
 
-        for item in measure(faces.faces, systems, evaluator, batch=batch, extractor=extractor, is_done=is_done):
+        for item in measure_faces(faces.faces, systems, evaluator, batch=batch, extractor=extractor, is_done=is_done):
             if isinstance(item, Measured) and (alike := item.row.get("input_likeness")) is not None:
                 if (threshold := (thresholds or {}).get(faces.title)) is not None:
                     item.row["unlike_input"] = float(alike < threshold)

@@ -2,18 +2,14 @@
 
 Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer" (IEEE SPL 20(3), 2013).
 The model of natural statistics in `niqe_faces.npz` is our own fit to sharp faces at 256 px, made by
-`python -m prefrestore.metrics.niqe faces/train --table faces.csv`; so the values are not those of papers
+`python tools/fit_niqe.py faces/train --table faces.csv`; so the values are not those of papers
 that use the authors' model of landscapes and streets. Blocks are 64 px instead of 96, for a 256 px face
 holds sixteen of them instead of four.
 """
 
-import argparse
-import csv
-import sys
 from functools import cache
 from importlib import resources
 from math import lgamma
-from pathlib import Path
 from typing import NamedTuple
 
 import cv2
@@ -29,7 +25,7 @@ BLOCK = 64
 # a block is fitted when its sharpness exceeds this part of its picture's sharpest block (section II.B)
 SHARP = 0.75
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
-_MODEL_FILE = "niqe_faces.npz"
+MODEL_FILE = "niqe_faces.npz"
 
 
 class NaturalModel(NamedTuple):
@@ -141,7 +137,7 @@ def fit_model(pictures: list[NDArray[np.generic]]) -> NaturalModel:
 @cache
 def face_model() -> NaturalModel:
     """The fit to sharp faces that comes with the package."""
-    with resources.files("prefrestore.metrics").joinpath(_MODEL_FILE).open("rb") as stream:
+    with resources.files("prefrestore.metrics").joinpath(MODEL_FILE).open("rb") as stream:
         stored = np.load(stream, allow_pickle=False)
         return NaturalModel(stored["mean"].astype(np.float64), stored["covariance"].astype(np.float64))
 
@@ -163,37 +159,3 @@ def niqe(picture: NDArray[np.generic], model: NaturalModel | None = None) -> flo
     apart = model.mean - rows.mean(0)
     pooled = (model.covariance + np.cov(rows, rowvar=False)) / 2
     return float(np.sqrt(apart @ np.linalg.pinv(pooled) @ apart))
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Fit the model to the sharp faces of a folder, reduced to 256 px, and write it as npz."""
-    parser = argparse.ArgumentParser(prog="python -m prefrestore.metrics.niqe", description=main.__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("-o", "--output", type=Path, default=Path(_MODEL_FILE))
-    parser.add_argument("--least", type=int, default=400, help="leave out smaller pictures (px)")
-    parser.add_argument("--table", type=Path, help="faces.csv: leave out synthetic and defective faces")
-    options = parser.parse_args(arguments)
-    wanted: set[str] | None = None
-    if options.table:
-        with options.table.open(newline="") as stream:
-            rows = list(csv.DictReader(stream))
-        wanted = {row["id"] for row in rows if row["synthetic"] == "0" and row["defect"] == "none"}
-    pictures = []
-    for path in sorted(options.folder.iterdir()):
-        if wanted is not None and path.stem not in wanted:
-            continue
-        with Image.open(path) as image:
-            if min(image.size) >= options.least:
-                pictures.append(np.asarray(image.convert("RGB").resize((256, 256), Image.Resampling.LANCZOS)))
-    if not pictures:
-        raise InvalidInputError(f"{options.folder} holds no picture of {options.least} px or more.")
-    model = fit_model(pictures)
-    np.savez_compressed(
-        options.output, mean=model.mean.astype(np.float32), covariance=model.covariance.astype(np.float32)
-    )
-    sys.stdout.write(f"{options.output}: fitted to {len(pictures)} pictures\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -24,7 +24,7 @@ UNCERTAINTY_SAMPLES = 4
 _WHOLE = ("scale", "steps", "seed", "batch_size", "samples", "max_pixels")
 
 Choice = Literal["first", "medoid", "best"]
-"""Which of several restorations is shown; see `prefrestore.restoration.uncertainty.measure.measure`."""
+"""Which of several restorations is shown; see `prefrestore.restoration.uncertainty.measure.measure_spread`."""
 
 Upscaler = Callable[[NDArray[Any], int], NDArray[Any]]
 """H x W x 3 (uint8 or uint16) and a factor -> the same type, H * factor x W * factor x 3."""

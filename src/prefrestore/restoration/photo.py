@@ -26,7 +26,7 @@ from prefrestore.restoration.render import render_aligned_at, render_at
 from prefrestore.restoration.rules import Decision, decide, warnings_of
 from prefrestore.restoration.strength import mixed
 from prefrestore.restoration.uncertainty.heatmap import heat_picture, overlay
-from prefrestore.restoration.uncertainty.measure import measure
+from prefrestore.restoration.uncertainty.measure import measure_spread
 from prefrestore.restoration.uncertainty.sampling import Samples
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def restore_photo(
             return Answer(coloured(index, drawn), None)
         shown = np.stack([coloured(index, image) for image in drawn.images])
         views = None if drawn.views is None else np.stack([coloured(index, image) for image in drawn.views])
-        spread = measure(
+        spread = measure_spread(
             Samples(shown, drawn.latents, views),
             seeds=[options.seed + number for number in range(len(shown))],
             points=found[index].points,

@@ -200,7 +200,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     def sample() -> Image.Image:
         language_model.eval()
-        values, _ = semantic.measure(semantics, given, tokens, validation.captions)
+        values, _ = semantic.measure_writing(semantics, given, tokens, validation.captions)
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         first = to_signed(lq[:8]).to(pipeline.device)
         mean = pipeline.decode(pipeline.encode_texture(first))

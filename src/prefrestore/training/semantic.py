@@ -28,7 +28,7 @@ from prefrestore.training.published import (
     norms_are_one,
     start_hashes,
 )
-from prefrestore.training.semantic_objective import FlowLoss, SemanticObjective, encode_all, measure, unigram_loss
+from prefrestore.training.semantic_objective import FlowLoss, SemanticObjective, encode_all, measure_writing, unigram_loss
 from prefrestore.training.stage import StageConfig
 
 
@@ -112,7 +112,7 @@ def run(
 
     def sample() -> Image.Image:
         language_model.eval()  # in training mode, gradient checkpointing leaves nothing in the cache to decode with
-        values, answer = measure(objective, given, tokens, validation.captions)
+        values, answer = measure_writing(objective, given, tokens, validation.captions)
         language_model.train()
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         if not hasattr(image_tokenizer, "decode"):  # TA-Tok's way back to pictures is not part of this package

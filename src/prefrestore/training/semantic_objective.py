@@ -96,7 +96,7 @@ def unigram_loss(counted: Tensor, tokens: Tensor, size: int) -> float:
 
 
 @torch.no_grad()
-def measure(
+def measure_writing(
     objective: SemanticObjective,
     given: Tensor,
     tokens: Tensor,

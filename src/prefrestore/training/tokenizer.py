@@ -123,7 +123,9 @@ def training_batch(faces: FaceMix, identities: list[np.ndarray], config: Config,
 
 
 @torch.no_grad()
-def measure(tokenizer: Any, images: Tensor, identity: Tensor, points: Tensor, batch: int = 32) -> dict[str, float]:
+def measure_codes(
+    tokenizer: Any, images: Tensor, identity: Tensor, points: Tensor, batch: int = 32
+) -> dict[str, float]:
     """What the codes of held-out faces keep.
 
     Returns:
@@ -171,7 +173,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     log(f"the mean identity's cosine with the validation faces: {(identity @ mean_identity).mean():.3f}")
 
     def sample() -> Image.Image:
-        values = measure(tokenizer, held_out, identity, points)
+        values = measure_codes(tokenizer, held_out, identity, points)
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         shown = held_out[:: max(1, len(held_out) // 12)][:12].to(tokenizer.device)
         low = tokenizer.decode(tokenizer.encode(shown)).low_resolution

@@ -1,36 +1,23 @@
 """A draft is given up as soon as it does not pay: passes and the tokens that they read are counted, not seconds."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from prefrestore.models.semantic.account import MOST_GAIN, MOST_LOSS, TOKEN_COST, Account
 from prefrestore.models.semantic.decoding import Written, write_tokens
 from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
-from prefrestore.models.semantic.integrator import build_language_model
 
 TEXT, CODES, COUNT, PROMPT, ROWS = 20, 24, 300, 8, 2
 VOCABULARY = ImageVocabulary(first=TEXT, size=CODES, end=1, pad=2)
 
 
 @pytest.fixture(scope="module")
-def model() -> Qwen3ForCausalLM:
-    config = Qwen3Config(
-        vocab_size=TEXT + CODES,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=400,
-        tie_word_embeddings=False,
-        initializer_range=0.3,
-    )
-    return build_language_model(config, torch.Generator().manual_seed(1)).eval()
+def model(small_model: Callable[..., Qwen3ForCausalLM]) -> Qwen3ForCausalLM:
+    return small_model(TEXT + CODES, 1)
 
 
 @pytest.fixture(scope="module")

@@ -1,39 +1,30 @@
 """Drafted decoding against decoding one token a pass, and against transformers' own model without a cache."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.semantic import decoding
 from prefrestore.models.semantic.decoding import Written, write_tokens
 from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary
-from prefrestore.models.semantic.integrator import build_language_model
 
 TEXT, CODES, COUNT = 20, 24, 20
 VOCABULARY = ImageVocabulary(first=TEXT, size=CODES, end=1, pad=2)
 
 
-def small_model(seed: int) -> Qwen3ForCausalLM:
-    config = Qwen3Config(
-        vocab_size=TEXT + CODES,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=100,
-        tie_word_embeddings=False,
-        initializer_range=0.3,  # far from uniform logits, so that greedy choices differ from place to place
-    )
-    return build_language_model(config, torch.Generator().manual_seed(seed)).eval()
+MODELS: list[Qwen3ForCausalLM] = []
+"""Of the seeds 0, 1 and 2."""
 
 
-MODELS = [small_model(seed) for seed in range(3)]
+@pytest.fixture(scope="module", autouse=True)
+def models(small_model: Callable[..., Qwen3ForCausalLM]) -> None:
+    MODELS[:] = [small_model(TEXT + CODES, seed) for seed in range(3)]
 
 
 def chats(lengths: list[int], seed: int) -> ChatInputs:
@@ -59,7 +50,7 @@ def same(one: Written, other: Written) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    which=st.integers(0, len(MODELS) - 1),
+    which=st.integers(0, 2),
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     seed=st.integers(0, 10_000),
     wrong=st.lists(st.integers(0, COUNT - 1), max_size=COUNT),
@@ -98,9 +89,7 @@ def test_each_row_is_what_it_is_alone() -> None:
     together = write_tokens(MODELS[0], chat, VOCABULARY, COUNT, draft=draft)
     for row, length in enumerate(lengths):
         rest = slice(chat.mask.shape[1] - length, None)
-        alone = ChatInputs(
-            *(part[row : row + 1, rest] for part in (chat.input_ids, chat.mask, chat.positions))
-        )
+        alone = ChatInputs(*(part[row : row + 1, rest] for part in (chat.input_ids, chat.mask, chat.positions)))
         written = plain(MODELS[0], alone)
         assert torch.equal(written.tokens[0], together.tokens[row])
         assert torch.allclose(written.queries[0], together.queries[row], atol=1e-4)
@@ -137,8 +126,8 @@ def test_a_draft_wrong_everywhere_costs_no_more_passes_than_none() -> None:
         assert int(written.passes.max()) <= COUNT + 1
 
 
-def test_ties_are_decided_as_for_a_face_alone_without_a_draft() -> None:
-    model, chat = small_model(7), chats([6, 4], 2)
+def test_ties_are_decided_as_for_a_face_alone_without_a_draft(small_model: Callable[..., Qwen3ForCausalLM]) -> None:
+    model, chat = small_model(TEXT + CODES, 7), chats([6, 4], 2)
     rows = model.lm_head.weight.data[TEXT:]
     rows[1::2] = rows[::2]  # every image token has a twin: every choice is a tie
     greedy = plain(model, chat)
@@ -151,8 +140,8 @@ def test_ties_are_decided_as_for_a_face_alone_without_a_draft() -> None:
     assert written.passes.tolist() == [1 + COUNT + 1] * 2
 
 
-def test_only_the_row_with_a_tie_is_decoded_again() -> None:
-    model, chat = small_model(7), chats([6, 6], 2)
+def test_only_the_row_with_a_tie_is_decoded_again(small_model: Callable[..., Qwen3ForCausalLM]) -> None:
+    model, chat = small_model(TEXT + CODES, 7), chats([6, 6], 2)
     greedy = plain(model, chat)
     once = next(t for t in greedy.tokens[0].tolist() if t not in greedy.tokens[1].tolist())
     unused = next(t for t in range(CODES) if t not in greedy.tokens.unique().tolist())
@@ -175,8 +164,8 @@ def test_unconstrained_decoding_may_write_text() -> None:
     same(drafted, written)
 
 
-def test_half_precision_writes_what_its_own_passes_say() -> None:
-    model, chat = small_model(0).to(torch.bfloat16), chats([5, 9], 6)
+def test_half_precision_writes_what_its_own_passes_say(small_model: Callable[..., Qwen3ForCausalLM]) -> None:
+    model, chat = small_model(TEXT + CODES, 0).to(torch.bfloat16), chats([5, 9], 6)
     written = write_tokens(model, chat, VOCABULARY, COUNT, draft=random_tokens(2, 2))
     assert written.queries.dtype == torch.bfloat16 and written.tokens.shape == (2, COUNT)
     logits = (written.queries[:, :-1] @ model.lm_head.weight[TEXT:].T).float()

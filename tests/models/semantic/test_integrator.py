@@ -1,15 +1,16 @@
 """Decoding against a straight-line second reading of the same model."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats, train_text_tokenizer
-from prefrestore.models.semantic.integrator import build_language_model, teacher_forced, write_tokens
+from prefrestore.models.semantic.integrator import teacher_forced, write_tokens
 
 CODES, COUNT = 24, 5
 CAPTIONS = ["A man with grey hair.", None, "A woman."]
@@ -21,23 +22,8 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer: PreTrainedTokenizerFast) -> Qwen3ForCausalLM:
-    return small_model(tokenizer, 0)
-
-
-def small_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        max_position_embeddings=300,
-        initializer_range=0.3,  # far from uniform logits, so that greedy choices differ from place to place
-    )
-    return build_language_model(config, torch.Generator().manual_seed(seed)).eval()
+def model(tokenizer: PreTrainedTokenizerFast, small_model: Callable[..., Qwen3ForCausalLM]) -> Qwen3ForCausalLM:
+    return small_model(len(tokenizer), 0)
 
 
 def tokens_of(seed: int, count: int = 3) -> Tensor:
@@ -118,8 +104,10 @@ def test_padding_and_the_future_carry_no_gradient(model: Qwen3ForCausalLM, token
     model.zero_grad()
 
 
-def test_weights_come_from_the_generator_alone(tokenizer: PreTrainedTokenizerFast) -> None:
-    first, second, other = (small_model(tokenizer, seed) for seed in (3, 3, 4))
+def test_weights_come_from_the_generator_alone(
+    tokenizer: PreTrainedTokenizerFast, small_model: Callable[..., Qwen3ForCausalLM]
+) -> None:
+    first, second, other = (small_model(len(tokenizer), seed) for seed in (3, 3, 4))
     for name, value in first.state_dict().items():
         assert torch.equal(value, second.state_dict()[name])
     assert not torch.equal(first.lm_head.weight, other.lm_head.weight)

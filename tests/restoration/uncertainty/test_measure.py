@@ -13,7 +13,7 @@ from prefrestore.faces.detect import Face
 from prefrestore.faces.identity import IdentityEmbedder
 from prefrestore.models import scorer
 from prefrestore.restoration.uncertainty import measure as module
-from prefrestore.restoration.uncertainty.measure import measure
+from prefrestore.restoration.uncertainty.measure import measure_spread
 from prefrestore.restoration.uncertainty.sampling import Samples
 
 SIZE = 64
@@ -59,7 +59,7 @@ def samples() -> Samples:
 
 def run(embedder: IdentityEmbedder, detector: Any, choice: Any = "medoid") -> module.FaceSpread:
     points = ffhq_template(SIZE)
-    return measure(samples(), [7, 8, 9], points, choice=choice, detector=detector, embedder=embedder)
+    return measure_spread(samples(), [7, 8, 9], points, choice=choice, detector=detector, embedder=embedder)
 
 
 def test_the_numbers(embedder: IdentityEmbedder) -> None:
@@ -91,9 +91,7 @@ def test_the_best_is_the_scorer_s(embedder: IdentityEmbedder, monkeypatch: pytes
     assert run(embedder, Detector(), "best").seed == 9
 
 
-def test_the_best_without_a_scorer(
-    embedder: IdentityEmbedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_best_without_a_scorer(embedder: IdentityEmbedder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(scorer, "bundled_scorer_folder", lambda: tmp_path / "scorer")
     with pytest.raises(WeightsError, match="scorer"):
         run(embedder, Detector(), "best")

@@ -26,11 +26,6 @@ def interpolate(x_0: Tensor, x_1: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * x_0 + t * x_1
 
 
-def velocity_target(x_0: Tensor, x_1: Tensor) -> Tensor:
-    """What the network learns: ``dx_t/dt = x_1 - x_0``."""
-    return x_1 - x_0
-
-
 def clean_estimate(x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
     """``x_0 = x_t - t v`` for times t (B,)."""
     return x_t - expand_time(t, x_t) * velocity

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from prefrestore.errors import InvalidInputError
@@ -166,22 +167,6 @@ def sde_step(
     return x_next, gaussian_log_prob(x_next, mean, std)
 
 
-def sde_log_prob(
-    x_next: Tensor,
-    x: Tensor,
-    velocity: Tensor,
-    t: Tensor,
-    t_next: Tensor,
-    *,
-    start: Tensor | float,
-    noise_scale: float,
-    eta: float,
-) -> Tensor:
-    """Log-probability (B,) of a step that was taken, from x to x_next, under another velocity at x."""
-    mean, std = sde_moments(x, velocity, t, t_next, start=start, noise_scale=noise_scale, eta=eta)
-    return gaussian_log_prob(x_next, mean, std)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Trajectory:
     """What a policy gradient needs of a restoration.
@@ -233,9 +218,5 @@ def _batch_time(t: float, x: Tensor) -> Tensor:
 
 def _standard_normal(like: Tensor, generator: Generators) -> Tensor:
     """Noise shaped like a batch; drawn where the generator lives, so that a CPU seed means the same on any device."""
-    if isinstance(generator, torch.Generator):
-        noise = torch.randn(like.shape, generator=generator, device=generator.device, dtype=like.dtype)
-    else:
-        each = [torch.randn(like.shape[1:], generator=g, device=g.device, dtype=like.dtype) for g in generator]
-        noise = torch.stack(each)
-    return noise.to(like.device)
+    sources = generator if isinstance(generator, torch.Generator) else list(generator)
+    return randn_tensor(tuple(like.shape), sources, device=like.device, dtype=like.dtype)

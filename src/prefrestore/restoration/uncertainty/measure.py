@@ -65,7 +65,7 @@ class FaceSpread:
         }
 
 
-def measure(
+def measure_spread(
     samples: Samples,
     seeds: Sequence[int],
     points: NDArray[np.float64],

@@ -1,13 +1,17 @@
-"""Designs of the LQ encoder at equal wall time, each from nothing, on the same cached pairs: which learns fastest here?
+"""The LQ encoder: how near it brings LQ latents to the clean ones, and which design learns fastest.
 
-    python benchmarks/lq_architectures.py --pairs FOLDER --held-out PAIRS --minutes 15
+    python benchmarks/training.py posterior-mean
+    python benchmarks/training.py posterior-mean --model PIPELINE_FOLDER
+    python benchmarks/training.py designs --pairs FOLDER --held-out PAIRS --minutes 15
 
-FOLDER has ``lq.npy``, ``lq_latents.npy`` and ``clean_latents.npy``, what `prefrestore train encoder` keeps in
-``runs/encoder_pairs``. PAIRS has ``gt``, ``mild`` and ``severe`` (`prefrestore degrade`). Prints, for each design, its
-parameters, samples a second and samples seen, and the latent error of held-out faces.
+Designs are compared at equal wall time, each from nothing, on the same cached pairs. FOLDER has ``lq.npy``,
+``lq_latents.npy`` and ``clean_latents.npy``, what `prefrestore train encoder` keeps in ``runs/encoder_pairs``. PAIRS
+has ``gt``, ``mild`` and ``severe`` (`prefrestore degrade`). Printed are, for each design, its parameters, samples a
+second and samples seen, and the latent error of held-out faces.
 """
 
 import argparse
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +20,13 @@ import numpy as np
 import torch
 from PIL import Image
 from rich.console import Console
+from systems import BENCH, command
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
 from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.pipeline.pipeline import PrefRestorePipeline
 from prefrestore.training.images import to_signed
 
 
@@ -111,9 +117,9 @@ def error(encoder: LatentEncoder, pairs: dict[str, np.ndarray]) -> float:
     return sum(n * F.mse_loss(encoder.encode(a, b), c).item() for n, (a, b, c) in found) / len(pairs["lq"])
 
 
-def main() -> None:
-    """Parse, train each design, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def designs() -> None:
+    """Train each design for the same time, and print what it reached."""
+    parser = argparse.ArgumentParser(description=designs.__doc__)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--count", type=int, help="use the first so many pairs")
     parser.add_argument("--held-out", type=Path, required=True)
@@ -145,5 +151,40 @@ def main() -> None:
         console.print(f"{name}: {size:.1f} M, {seen} samples, {seen / 60 / options.minutes:.2f}/s, {errors}")
 
 
+@torch.no_grad()
+def latents_of(pipeline: PrefRestorePipeline, folder: Path, *, corrected: bool) -> Tensor:
+    """Of every face of the folder, (N,C,h,w)."""
+    encoder = pipeline.lq_encoder if corrected else None
+    found = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            found.append(lq_latents(pipeline.autoencoder, encoder, pipeline.prepare(image.convert("RGB"))))
+    return torch.cat(found)
+
+
+def posterior_mean() -> None:
+    """The LQ encoder alone: the latents' mean square error, per number, before and after it.
+
+    The latents of all faces together have a variance of about one.
+    """
+    parser = argparse.ArgumentParser(description=posterior_mean.__doc__)
+    parser.add_argument("--bench", type=Path, default=BENCH, help="folder with gt, mild and severe")
+    parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
+    options = parser.parse_args()
+    pipeline = load_preset_pipeline("compact", folder=options.model)
+    clean = latents_of(pipeline, options.bench / "gt", corrected=False)
+    for level in ("mild", "severe"):
+        before, after = (
+            F.mse_loss(latents_of(pipeline, options.bench / level, corrected=corrected), clean).item()
+            for corrected in (False, True)
+        )
+        Console().print(f"{level}: {before:.4f} before, {after:.4f} after the LQ encoder (n = {len(clean)})")
+
+
+def usage() -> int:
+    print(__doc__)
+    return 2
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(command(usage, designs=designs, posterior_mean=posterior_mean))

@@ -1,20 +1,25 @@
-"""Drafted decoding against plain greedy decoding on the paired benchmark: are the tokens the same, how many passes of
-the language model do they take, and what does it save?
+"""What two shortcuts of the sampler keep: drafted decoding, and a second-order solver with fewer steps.
 
-    python benchmarks/drafting.py                         the bundled weights, 166 faces at each of two levels
-    python benchmarks/drafting.py --limit 16 --json drafting.json
-    python benchmarks/drafting.py --agreement 100 97 50 0 --batches 1 --limit 16
+    python benchmarks/shortcuts.py drafting               the bundled weights, 166 faces at each of two levels
+    python benchmarks/shortcuts.py drafting --limit 16 --json drafting.json
+    python benchmarks/shortcuts.py drafting --agreement 100 97 50 0 --batches 1 --limit 16
+    python benchmarks/shortcuts.py solvers
 
-The draft of a face are the tokens of its LQ image; with --agreement they are the tokens that greedy decoding writes,
-this percentage of them, and others at random places. Both ways decode each batch right after one another; the seconds
-are processor time of one thread, which other work on the machine disturbs less than the clock. docs/benchmarks.md has
-the figures.
+Drafting: are the tokens those of plain greedy decoding, how many passes of the language model do they take, and what
+does it save? The draft of a face are the tokens of its LQ image; with --agreement they are the tokens that greedy
+decoding writes, this percentage of them, and others at random places. Both ways decode each batch right after one
+another; the seconds are processor time of one thread, which other work on the machine disturbs less than the clock.
+
+Solvers: how many steps does one need? Each against the exact end of flows whose velocity is known in closed form. The
+data are mixtures of Gaussians, as a posterior over faces is one of separate guesses; the source is N(0, I). Errors are
+the root of the mean square, per number, against 2,000 second-order steps. docs/paper-scale.md has the figures.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +27,55 @@ import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from systems import BENCH, command
+from torch import Tensor
 from torch.nn import functional as F
 
 from prefrestore.models.semantic.decoding import Written, write_tokens
 from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary, build_chats
+from prefrestore.models.texture.sampler import dpm_solver, euler, flow_times
 from prefrestore.pipeline.build import load_preset_pipeline
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
+STARTS = 400
+STDS, SHAPES = (0.05, 0.1, 0.3, 0.5), ((2, 8), (32, 8), (32, 64))  # of a component; (dimensions, components)
+
+
+def mixture_velocity(means: Tensor, std: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """``E[x_1 - x_0 | x_t]`` of the flow from N(0, I) to equal parts of ``N(means_k, std^2 I)``, means (K,D)."""
+
+    def velocity(x: Tensor, t: Tensor) -> Tensor:
+        point, time = x.flatten(1), t.double()[:, None]
+        variance = (1 - time) ** 2 * std**2 + time**2
+        away = point[:, None] - (1 - time)[..., None] * means
+        weight = torch.softmax(-away.square().sum(-1) / (2 * variance), 1)
+        shrink = (1 - time) * std**2 / variance
+        clean = (weight[..., None] * (means + shrink[..., None] * away)).sum(1)
+        return ((point - clean) / time).view_as(x)
+
+    return velocity
+
+
+def solvers() -> None:
+    """Each solver against the exact end of flows whose velocity is known in closed form."""
+    parser = argparse.ArgumentParser(description=solvers.__doc__)
+    parser.add_argument("--euler", type=int, default=30, help="steps of the first-order solver")
+    parser.add_argument("--dpm", type=int, nargs="+", default=[6, 8, 10, 12, 15])
+    options = parser.parse_args()
+    table = Table(title="root mean square error")
+    for column in ("std", "numbers", "parts", f"Euler {options.euler}", *(f"dpm {n}" for n in options.dpm)):
+        table.add_column(column, justify="right")
+    generator = torch.Generator().manual_seed(0)
+    for std in STDS:
+        for dimensions, components in SHAPES:
+            means = torch.randn(components, dimensions, generator=generator, dtype=torch.float64)
+            velocity = mixture_velocity(means, std)
+            x = torch.randn(STARTS, dimensions, 1, 1, generator=generator, dtype=torch.float64)
+            exact = dpm_solver(velocity, x, flow_times(2000))
+            ends = [euler(velocity, x, flow_times(options.euler))]
+            ends += [dpm_solver(velocity, x, flow_times(steps)) for steps in options.dpm]
+            errors = [(end - exact).square().mean().sqrt().item() for end in ends]
+            table.add_row(f"{std}", f"{dimensions}", f"{components}", *(f"{error:.3f}" for error in errors))
+    Console().print(table)
 
 
 def timed(*args: Any, **kwargs: Any) -> tuple[Written, float]:
@@ -58,7 +105,7 @@ def spoilt(tokens: torch.Tensor, percent: float, codes: int) -> torch.Tensor:
     return draft.view_as(tokens)
 
 
-def measure(pipeline: Any, paths: list[Path], batch: int, percent: float | None) -> dict[str, float]:
+def draft_counts(pipeline: Any, paths: list[Path], batch: int, percent: float | None) -> dict[str, float]:
     """One level: sums over all faces, decoded in batches; ``percent``: of `spoilt`, None takes the LQ tokens."""
     model, vocabulary = pipeline.language_model, ImageVocabulary.of(pipeline.text_tokenizer)
     total: dict[str, float] = dict.fromkeys(
@@ -98,8 +145,9 @@ def row(total: dict[str, float]) -> list[str]:
     ]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def drafting() -> int:
+    """Drafted decoding against plain greedy decoding on the paired benchmark."""
+    parser = argparse.ArgumentParser(description=drafting.__doc__)
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
     parser.add_argument("--bench", type=Path, default=BENCH)
@@ -121,7 +169,7 @@ def main() -> int:
         for level in options.levels:
             paths = sorted((options.bench / level).glob("*.png"))[: options.limit]
             for percent in options.agreement or [None]:
-                total = measure(pipeline, paths, batch, percent)
+                total = draft_counts(pipeline, paths, batch, percent)
                 results[f"{level}, batch {batch}" + ("" if percent is None else f", {percent:g} %")] = total
                 table.add_row(level, str(batch), *row(total))
     Console(width=160).print(table)
@@ -130,5 +178,10 @@ def main() -> int:
     return 0 if all(total["same tokens"] == total["faces"] for total in results.values()) else 1
 
 
+def usage() -> int:
+    print(__doc__)
+    return 2
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(usage, drafting=drafting, solvers=solvers))
