@@ -29,7 +29,7 @@ def test_held_out_faces_are_measured_where_the_tokenizer_is() -> None:
             raise Enough
 
     with pytest.raises(Enough):
-        stage.measure(Tokenizer(), torch.zeros(4, 3, 8, 8), torch.zeros(4, 2), torch.zeros(4, 5, 2))  # type: ignore[arg-type]
+        stage.measure_codes(Tokenizer(), torch.zeros(4, 3, 8, 8), torch.zeros(4, 2), torch.zeros(4, 5, 2))  # type: ignore[arg-type]
     assert seen == ["meta"]
 
 
