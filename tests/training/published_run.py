@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from prefrestore.training.processes import leave
+from prefrestore.training.processes import ended_in_order
 
 STEPS = 3
 
@@ -32,5 +32,5 @@ def run(stage: str, *arguments: Any, **more: Any) -> Any:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     stage, data, preset, model, output, *steps = sys.argv[1:]
-    run(stage, data, preset, model, output, *map(int, steps))
-    leave()
+    with ended_in_order():
+        run(stage, data, preset, model, output, *map(int, steps))

@@ -28,7 +28,13 @@ from prefrestore.training.published import (
     norms_are_one,
     start_hashes,
 )
-from prefrestore.training.semantic_objective import FlowLoss, SemanticObjective, encode_all, measure_writing, unigram_loss
+from prefrestore.training.semantic_objective import (
+    FlowLoss,
+    SemanticObjective,
+    encode_all,
+    measure_writing,
+    unigram_loss,
+)
 from prefrestore.training.stage import StageConfig
 
 
