@@ -168,7 +168,8 @@ def micro_batches(
         yield batches
     finally:
         if workers:
-            batches._shutdown_workers()  # torch does the same when the iterator is forgotten, which may be late
+            # As torch does when the iterator is forgotten, which may be late: an error keeps it.
+            batches._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
