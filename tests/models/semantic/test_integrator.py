@@ -23,7 +23,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="module")
 def model(tokenizer: PreTrainedTokenizerFast, small_model: Callable[..., Qwen3ForCausalLM]) -> Qwen3ForCausalLM:
-    return small_model(len(tokenizer), 0)
+    return small_model(len(tokenizer), 0, positions=300)
 
 
 def tokens_of(seed: int, count: int = 3) -> Tensor:
