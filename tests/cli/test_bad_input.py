@@ -122,7 +122,8 @@ def test_a_picture_without_a_face_is_passed_through(
 def test_two_hundred_faces(restore: Restore, portrait: NDArray[np.uint8], tmp_path: Path) -> None:
     head = np.asarray(Image.fromarray(portrait[:120, 30:150]).resize((64, 64)))
     Image.fromarray(np.tile(head, (10, 20, 1))).save(tmp_path / "crowd.png")
-    ran = restore(tmp_path / "crowd.png", "-o", tmp_path / "out", "--steps", "1")
+    # Those at the picture's edge are cut by it, and rules leave them out.
+    ran = restore(tmp_path / "crowd.png", "-o", tmp_path / "out", "--steps", "1", "--faces", "all")
     assert ran.code == 0, ran.text
     assert "200 of 200 faces" in ran.text
 

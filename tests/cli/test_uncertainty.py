@@ -73,8 +73,8 @@ def test_one_restoration_has_no_spread(restore: Restore, photo: Path, tmp_path: 
     ("options", "code", "said"),
     [
         (("--samples", "0"), 2, "Invalid value for '--samples'"),
-        (("--samples", "1", "--uncertainty"), 1, "uncertainty needs 2 samples or more"),
-        (("--choose", "medoid"), 1, "choice needs 2 samples or more"),
+        (("--samples", "1", "--uncertainty"), 2, "uncertainty needs 2 samples or more"),
+        (("--choose", "medoid"), 2, "choice needs 2 samples or more"),
         (("--samples", "2", "--choose", "worst"), 2, "'worst' is not one of"),
     ],
 )
