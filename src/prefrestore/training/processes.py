@@ -118,12 +118,16 @@ def ended_in_order() -> Iterator[None]:
             _trackers.pop().finish()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-            # Its threads end with the last who holds it: wrapped modules, which an error may keep, and meshes.
-            for module in list(_wrapped):
-                for name in ("reducer", "logger", "process_group"):
-                    vars(module).pop(name, None)
-            _forget_meshes()
+            _forget_group()
             gc.collect()
+
+
+def _forget_group() -> None:
+    """The group's threads end with the last who holds it: wrapped modules, which an error may keep, and meshes."""
+    for module in list(_wrapped):
+        for name in ("reducer", "logger", "process_group"):
+            vars(module).pop(name, None)
+    _forget_meshes()
 
 
 def _forget_meshes() -> None:
