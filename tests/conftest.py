@@ -11,6 +11,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--slow`` runs the tests that take minutes, too."""
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what is marked as slow, unless it was asked for."""
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes: pytest --slow"))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The measuring data beside the checkout, or a skip: a stranger's machine does not have it."""

@@ -35,11 +35,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 @needs_devices
+@pytest.mark.slow
 def test_mixed_devices_are_found(told: dict[str, str]) -> None:
     assert told["mixed"] == "found", told["mixed"]
 
 
 @needs_devices
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_is_on_one_device(told: dict[str, str], stage: str) -> None:
     assert told[stage] == "2 steps on gpu", told[stage]
