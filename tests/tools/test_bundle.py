@@ -149,6 +149,7 @@ def test_operations_of_a_step_by_hand(tmp_path: Path) -> None:
     assert Trainer.fit is usual
 
 
+@pytest.mark.slow
 def test_a_bundle_trains_every_stage_and_goes_on(make: ModuleType, tmp_path: Path) -> None:
     """At the tiny preset, in two calls: what is in the archive is all that they have."""
     noise(tmp_path / "faces", 6, side=64)

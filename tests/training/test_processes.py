@@ -213,7 +213,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
     "config",
     [
         "fsdp.yaml",
-        "fsdp_gathered.yaml",
+        pytest.param("fsdp_gathered.yaml", marks=pytest.mark.slow),
         pytest.param("deepspeed_zero2.yaml", marks=needs_deepspeed),
     ],
 )

@@ -265,6 +265,7 @@ def test_the_reference_takes_its_times_from_the_rollouts_steps() -> None:
     assert not torch.equal(drawn[:29], drawn[29:58])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "config"),
     [("semantic", "cpu_gloo"), ("fidelity", "cpu_gloo"), ("semantic", "fsdp"), ("fidelity", "fsdp")],
