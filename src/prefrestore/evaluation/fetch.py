@@ -87,7 +87,7 @@ def convert(archive: Path, target: Path) -> list[Path]:
                 raise WeightsError(f"{archive} does not hold {member}.")
             state = convert_arrays(load_arrays(stream.read(), member), backbone)
             path = target / weight_file(net)
-            part = path.with_suffix(".part")
+            part = path.with_name(f"{path.stem}.part.safetensors")
             save_file(state, part, metadata={"source": f"{ARCHIVE} {member}", "sha256": ARCHIVE_SHA256})
             LPIPS(net, weights=part)  # a file that does not fit never takes the final name
             part.replace(path)

@@ -43,6 +43,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     raise WeightsError(f"{path} holds no weights by their names")
 
 
+def read_into(network: nn.Module, path: Path, what: str, *, without: tuple[str, ...] = ()) -> None:
+    """Fill a network from a file; tensors whose names begin with one of ``without`` are passed over.
+
+    Raises:
+        WeightsError: the file cannot be read, or does not hold ``what``.
+    """
+    state = {name: value for name, value in read_tensors(path).items() if not name.startswith(without or "\0")}
+    try:
+        load_tensors(network, state)
+    except RuntimeError as error:
+        raise WeightsError(f"{path} does not hold {what}: {' '.join(str(error).split())[:200]}") from error
+
+
 def load_tensors(network: nn.Module, state: dict[str, Tensor]) -> None:
     """Give a network its tensors, all of them; the counters of batch normalisation, which older files lack, may miss.
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prefrestore.errors import WeightsError
+from prefrestore.files.tensors import read_into
 
 WIDTH = 2048
 _SIDE = 299
@@ -159,22 +159,10 @@ class InceptionV3(nn.Module):
         self.Mixed_7a = _D(768)
         self.Mixed_7b, self.Mixed_7c = _E(1280), _E(2048, by_maximum=True)
         if weights is not None:
-            self._read(weights)
+            # The counter of batches is absent from the ported file and plays no part in inference.
+            read_into(self, weights, "pytorch-fid's Inception", without=("fc.",))
         self.requires_grad_(False)
         self.eval()
-
-    def _read(self, path: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            state = {key: value for key, value in load_file(path).items() if not key.startswith("fc.")}
-            # The counter of batches is absent from the ported file and plays no part in inference.
-            own = {key: value for key, value in self.state_dict().items() if key.endswith("num_batches_tracked")}
-            self.load_state_dict(own | state)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"{path} does not hold pytorch-fid's Inception as safetensors: {reason}") from error
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class; any size goes in and is resized to 299 px."""

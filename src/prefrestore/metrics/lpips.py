@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.errors import InvalidInputError
 from prefrestore.files.cache import cached_file
+from prefrestore.files.tensors import read_into
 
 Net = Literal["alex", "vgg"]
 
@@ -91,18 +92,9 @@ class LPIPS(nn.Module):
         self.register_buffer("shift", shift.view(1, 3, 1, 1), persistent=False)
         self.register_buffer("scale", scale.view(1, 3, 1, 1), persistent=False)
         if pretrained or weights is not None:
-            self._read(weights or cached_file(weight_file(net)))
+            read_into(self, weights or cached_file(weight_file(net)), f"the LPIPS weights of {net}")
         self.requires_grad_(False)
         self.eval()
-
-    def _read(self, path: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            self.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise WeightsError(f"{path} does not hold the LPIPS weights of {self.net}: {error}.") from error
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The tapped activations, each B,C,h,w, of unit length along C, for images B,3,H,W in [-1,1]."""

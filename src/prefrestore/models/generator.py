@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.errors import InvalidInputError
+from prefrestore.files.tensors import read_into
 
 LATENT = 512
 MAPPING_LAYERS = 8
@@ -122,18 +123,9 @@ class MobileStyleGAN(nn.Module):
         self.to_picture = nn.ModuleDict(last)
         self.register_buffer("mean_style", torch.zeros(1, LATENT))
         if weights is not None:
-            self._read(weights)
+            read_into(self, weights, "the weights of the face generator")
         self.requires_grad_(False)
         self.eval()
-
-    def _read(self, path: Path) -> None:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            self.load_state_dict(load_file(path))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise WeightsError(f"{path} does not hold the weights of the face generator: {error}") from error
 
     def synthesize(self, styles: Tensor) -> Tensor:
         """Styles (B,512) -> pictures (B,3,side,side), RGB, about [-1,1]; ``side`` is 1024."""

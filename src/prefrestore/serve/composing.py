@@ -19,7 +19,7 @@ from prefrestore.files.atomic import written_beside
 from prefrestore.pictures.encode import write_photo
 from prefrestore.pictures.photo import Photo
 from prefrestore.restoration.options import RestoreOptions
-from prefrestore.restoration.render import render, render_aligned
+from prefrestore.restoration.render import render, render_aligned, render_aligned_at, render_at
 from prefrestore.restoration.strength import Layers, mixed
 from prefrestore.serve import facefiles
 from prefrestore.serve.restoring import read_original, restore_options
@@ -91,16 +91,14 @@ def whole(folder: Path, one: Restoration) -> Photo:
     for index, face in faces.items():
         place = facefiles.load_place(folder, index)
         patches[index], one_channel = _patch(folder, index, face.guess or 0, place.matrix), place.one_channel
-    return _blended(photo, patches, _strengths(faces), options, one_channel)
+    return render_at(photo, patches, _strengths(faces), options, one_channel=one_channel)
 
 
 def _whole_aligned(folder: Path, one: Restoration, photo: Photo) -> Photo:
     side, faces = one.output.size[0] if one.output else photo.size[0], shown(one)
-    without = photo.with_pixels(*(_resized(part, side, side) for part in (photo.pixels, photo.alpha)))
     if not faces:
-        return without
-    full = render_aligned(photo, facefiles.load_guess(folder, 0, faces[0].guess or 0), side)
-    return full.with_pixels(_mixed(without.pixels, full.pixels, faces[0].strength), full.alpha)
+        return render_aligned_at(photo, None, 0.0, side)
+    return render_aligned_at(photo, facefiles.load_guess(folder, 0, faces[0].guess or 0), faces[0].strength, side)
 
 
 def region(folder: Path, one: Restoration, index: int, *, side: int, before: bool) -> NDArray[Any]:
@@ -160,20 +158,6 @@ def view(photo: Photo, side: int | None, path: Path) -> None:
         size = max(1, round(width * factor)), max(1, round(height * factor))
         photo = photo.with_pixels(_resized(photo.pixels, *size), _resized(photo.alpha, *size))
     write_photo(replace(photo, cmyk=None, exif=None, xmp=None, dpi=None, options={}), path)
-
-
-def _blended(
-    photo: Photo,
-    patches: Mapping[int, blend.Patch],
-    strengths: Mapping[int, float],
-    options: RestoreOptions,
-    one_channel: bool,
-) -> Photo:
-    full = render(photo, list(patches.values()), options, one_channel=one_channel)
-    if all(value == 1 for value in strengths.values()):
-        return full
-    without = render(photo, [], options, one_channel=one_channel)
-    return full.with_pixels(Layers(without=without.pixels, full=full.pixels, places=patches).at(strengths), full.alpha)
 
 
 def _patch(folder: Path, number: int, guess: int, matrix: Floats) -> blend.Patch:

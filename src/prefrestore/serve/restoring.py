@@ -59,7 +59,6 @@ class Restorer:
         from prefrestore.pictures.encode import write_photo
         from prefrestore.restoration.photo import restore_photo
         from prefrestore.restoration.record import write_record
-        from prefrestore.restoration.render import render
 
         folder = self.store.folder(one.id)
         photo = read_original(folder, one)
@@ -90,7 +89,7 @@ class Restorer:
         else:
             notes = write_photo(result.photo, output)
         faces = [facefiles.as_face(record, one.options) for record in result.faces]
-        without = result.photo.pixels if not result.restored else without_faces(photo, options, result, render)
+        without = result.photo.pixels if not result.restored else without_faces(photo, options, result)
         for record, face in zip(result.faces, faces, strict=True):
             facefiles.keep_before(folder, result, record)
             if record.index in result.patches:
@@ -185,15 +184,13 @@ class Restorer:
     def _keep(
         self, folder: Path, id: str, index: int, result: Any, photo: Any, options: Options, preference: bool
     ) -> None:
-        from prefrestore.restoration.render import render
-
         record = result.faces[index]
         with self.store.change(id) as now:
             face = now.faces[index]
             number = len(face.guesses)
             facefiles.keep_guess(folder, result, index, number)
             if face.region is None:
-                without = without_faces(photo, restore_options(options), result, render)
+                without = without_faces(photo, restore_options(options), result)
                 face.region = facefiles.keep_place(folder, result, without, index)
             face.guesses.append(
                 Guess(
@@ -233,12 +230,12 @@ def restore_options(options: Options) -> Any:
     return RestoreOptions(**options.model_dump())
 
 
-def without_faces(photo: Any, options: Any, result: Any, render: Any) -> Any:
+def without_faces(photo: Any, options: Any, result: Any) -> Any:
     """The output's pixels as if no face had been restored."""
-    if options.aligned:
-        import cv2
+    from prefrestore.restoration.render import render, render_aligned_at
 
-        return cv2.resize(photo.pixels, result.photo.size, interpolation=cv2.INTER_LANCZOS4)
+    if options.aligned:
+        return render_aligned_at(photo, None, 0.0, result.photo.size[0]).pixels
     return render(photo, [], options, one_channel=result.one_channel).pixels
 
 

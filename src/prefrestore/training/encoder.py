@@ -19,7 +19,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.data.identity import face_identity
 from prefrestore.errors import WeightsError
 from prefrestore.files.fingerprints import FORMAT
 from prefrestore.metrics.lpips import random_view
@@ -200,7 +199,12 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         latents = {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
         return latents | {"lq": lq, "targets": targets}
 
-    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": face_identity(faces)}
+    # The decoder counts where estimates are decoded; a first weight counts where another run made it.
+    stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
+    if config.start_from is not None:
+        stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
+    identity = run_identity("encoder", config, faces, stands_on)
+    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": identity["data"]}
     key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder"), "mixed_precision": config.mixed_precision}
     with main_process_first():
         cache = Path(config.output_dir) / "runs" / "encoder_pairs"
@@ -225,11 +229,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             decoded = input_skip(decoded, images[:8])
         return grid([to_signed(lq[:8]), decoded, to_signed(targets[:8])])
 
-    # The decoder counts where estimates are decoded; a first weight counts where another run made it.
-    stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
-    if config.start_from is not None:
-        stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
-    identity = run_identity("encoder", config, faces, stands_on)
     trainer = Trainer(
         objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity
     )

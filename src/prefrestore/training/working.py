@@ -34,7 +34,8 @@ def working_pipeline(
         name: component_folder(output_dir, name) for name in preset.components if name not in sources
     }
     finished |= {name: output_dir / name for name in preset.optional if (output_dir / name).is_dir()}
-    check_together(output_dir, [name for name in finished if name == "lq_encoder"])
+    # Not the autoencoder: a run that trained its decoder further wrote a denoiser beside it, which may be new here.
+    check_together(output_dir, [name for name in ("lq_encoder", "language_model") if name in finished])
     return build_pipeline(preset, {**finished, **sources}, trained=trained, seed=seed)
 
 
