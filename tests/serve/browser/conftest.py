@@ -101,6 +101,8 @@ def open_page(browser: Browser, service: str) -> Iterator[Callable[..., Page]]:
         context.set_default_timeout(PATIENCE)
         contexts.append(context)
         page = context.new_page()
+        # Choosers are caught from here on: asked for just before a key is pressed, it would at times be too late.
+        page.on("filechooser", lambda chooser: None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         # An answer such as 422 is told on the page, and by the browser in its console, too.
         told = lambda said: said.type == "error" and "Failed to load resource" not in said.text  # noqa: E731
