@@ -49,11 +49,12 @@ def read_into(network: nn.Module, path: Path, what: str, *, without: tuple[str, 
     Raises:
         WeightsError: the file cannot be read, or does not hold ``what``.
     """
-    state = {name: value for name, value in read_tensors(path).items() if not name.startswith(without or "\0")}
     try:
-        load_tensors(network, state)
-    except RuntimeError as error:
-        raise WeightsError(f"{path} does not hold {what}: {' '.join(str(error).split())[:200]}") from error
+        held = read_tensors(path)
+        load_tensors(network, {name: value for name, value in held.items() if not name.startswith(without)})
+    except (RuntimeError, WeightsError) as error:
+        reason = " ".join(str(error).removeprefix(f"{path} ").split())[:200]
+        raise WeightsError(f"{path} does not hold {what}: {reason}") from error
 
 
 def load_tensors(network: nn.Module, state: dict[str, Tensor]) -> None:
