@@ -48,7 +48,7 @@ def test_tensors_without_contents_are_counted_like_real_ones() -> None:
 
 
 def test_the_parts_of_tiny_are_those_of_the_pipeline() -> None:
-    pipeline = build_pipeline(load_preset("tiny"), {"input_skip": "new"})
+    pipeline = build_pipeline(load_preset("tiny"), {"input_skip": "new", "last_octave": "new"})
     plan = plan_memory(load_preset("tiny"), batch=3, dtype=torch.float32)
     for part in plan.components:
         module = pipeline.components[part.name]

@@ -10,7 +10,8 @@ from prefrestore.restoration.rules import Decision, FaceFacts, decide, warnings_
 
 
 def decided(options: RestoreOptions | None = None, **facts: Any) -> Decision:
-    usual: dict[str, Any] = {"width": 60.0, "yaw": 5.0, "quality": 0.3, "photo_per_model": 0.5, "score": 0.9}
+    usual: dict[str, Any] = {"width": 60.0, "yaw": 5.0, "quality": 0.3, "photo_per_model": 0.5, "own_pixels": 128.0}
+    usual["score"] = 0.9
     return decide(FaceFacts(**{**usual, **facts}), index=1, options=options or RestoreOptions())
 
 
@@ -24,8 +25,8 @@ def skip(chosen: Any = None, **facts: Any) -> str | None:
     [
         ({"width": 15.0}, "too small"),
         ({"yaw": 60.0}, "profile"),
-        ({"quality": 0.9, "photo_per_model": 1.0}, "already sharp"),
-        ({"quality": 0.6, "photo_per_model": 2.0}, "larger than the model"),
+        ({"quality": 0.9, "own_pixels": 256.0}, "already sharp"),
+        ({"quality": 0.6, "photo_per_model": 3.0}, "larger than the model"),
     ],
 )
 def test_reasons(facts: dict[str, float], word: str) -> None:
@@ -38,7 +39,7 @@ def test_reasons(facts: dict[str, float], word: str) -> None:
     "facts",
     [
         {},
-        {"quality": 0.9, "photo_per_model": 0.5},  # sharp, but with fewer pixels than the model's
+        {"quality": 0.9, "own_pixels": 128.0},  # sharp, but with few pixels
         {"quality": 0.3, "photo_per_model": 3.0},  # large, but badly degraded
     ],
 )
@@ -56,9 +57,9 @@ def test_no_reason(facts: dict[str, float]) -> None:
         ({"width": 70.0}, {"min_face": 80}, "size"),
         ({"yaw": 60.0}, {}, "yaw"),
         ({"yaw": 40.0}, {"max_yaw": 30}, "yaw"),
-        ({"quality": 0.9, "photo_per_model": 1.0}, {}, "sharp"),
-        ({"quality": 0.5, "photo_per_model": 1.0}, {"sharp_enough": 0.4}, "sharp"),
-        ({"quality": 0.7, "photo_per_model": 2.0}, {}, "large"),
+        ({"quality": 0.9, "own_pixels": 256.0}, {}, "sharp"),
+        ({"quality": 0.5, "own_pixels": 256.0}, {"sharp_enough": 0.4}, "sharp"),
+        ({"quality": 0.7, "photo_per_model": 3.0}, {}, "large"),
     ],
 )
 def test_the_rule_that_decides_is_named(facts: dict[str, Any], options: dict[str, Any], rule: str) -> None:
@@ -72,10 +73,10 @@ def test_the_rule_that_decides_is_named(facts: dict[str, Any], options: dict[str
 @pytest.mark.parametrize(
     ("name", "low", "high", "fixed"),
     [
-        ("quality", 0.3, 0.95, {"photo_per_model": 1.0}),
-        ("quality", 0.3, 0.95, {"photo_per_model": 2.0}),
-        ("photo_per_model", 1.0, 3.0, {"quality": 0.55}),
-        ("photo_per_model", 0.5, 1.2, {"quality": 0.9}),
+        ("quality", 0.3, 0.95, {"own_pixels": 256.0}),
+        ("quality", 0.3, 0.95, {"photo_per_model": 3.0}),
+        ("photo_per_model", 1.0, 4.0, {"quality": 0.55}),
+        ("own_pixels", 128, 256, {"quality": 0.9}),
         ("share_outside", 0.0, 0.3, {}),
         ("width", 40.0, 8.0, {}),
         ("yaw", 20.0, 80.0, {}),
@@ -89,9 +90,9 @@ def test_no_rule_is_a_switch(name: str, low: float, high: float, fixed: dict[str
 
 
 def test_warnings() -> None:
-    fact = FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=2.0)
+    fact = FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=3.0, own_pixels=768)
     assert len(warnings_of(fact, 0.1)) == 2
-    assert warnings_of(FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=1.0), 0.8) == ()
+    assert warnings_of(FaceFacts(width=60, yaw=0, quality=0.2, photo_per_model=1.0, own_pixels=256), 0.8) == ()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,6 @@ def test_warnings() -> None:
     ],
 )
 def test_what_is_beyond_help_is_said(facts: dict[str, Any], word: str) -> None:
-    usual: dict[str, Any] = {"width": 60, "yaw": 0, "quality": 0.2, "photo_per_model": 1.0}
+    usual: dict[str, Any] = {"width": 60, "yaw": 0, "quality": 0.2, "photo_per_model": 1.0, "own_pixels": 256}
     (said,) = warnings_of(FaceFacts(**{**usual, **facts}), 0.8)
     assert word in said

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prefrestore.evaluation.results import Results
 
 from prefrestore.cli.choices import Device
+from prefrestore.cli.face_options import FaceSize
 
 
 class Network(str, Enum):
@@ -48,6 +49,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(min=0, help="Of the noise of every face.")] = 0,
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
     model: Annotated[Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use instead.")] = None,
+    face_size: FaceSize = None,
     inception: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Inception's weights (safetensors), for FID and KID.")
     ] = None,
@@ -120,7 +122,8 @@ def evaluate(
     if restored is not None:
         systems, pipeline = {"restored": finished}, None
     else:
-        pipeline = load_pipeline(preset, model, pick_device(device.value), "float32", preference=not no_preference)
+        wanted: dict[str, Any] = {"preference": not no_preference, "face_size": face_size}
+        pipeline = load_pipeline(preset, model, pick_device(device.value), "float32", **wanted)
         variant = Variant(
             title="prefrestore",
             steps=steps,
@@ -129,7 +132,8 @@ def evaluate(
             solver=solver,
         )
         systems = {variant.title: Restorer(pipeline, seed=seed, samples=samples).system(variant)}
-        settings |= {"samples": samples, "seed": seed, "no_preference": no_preference} | _flow(pipeline, variant)
+        settings |= {"samples": samples, "seed": seed, "no_preference": no_preference}
+        settings |= {"face_size": pipeline.face_size} | _flow(pipeline, variant)
     results = Results(output / "report.json", settings)
     results.extra = {
         "protocol": known and {"title": known.title, "source": known.source, "count": known.count, "side": known.side},

@@ -26,6 +26,10 @@ MinScore = Annotated[
 SharpEnough = Annotated[
     float | None, typer.Option(min=0, max=1, help="Leave out faces of this quality and more; 0.72.")
 ]
+FaceSize = Annotated[
+    int | None,
+    typer.Option(metavar="PX", help="Restore faces at 512 px (the package's weights), or faster at 256."),
+]
 KeepLikeness = Annotated[
     bool, typer.Option("--keep-likeness/--no-keep-likeness", help="Restore faces less that become less alike.")
 ]

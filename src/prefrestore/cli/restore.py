@@ -11,6 +11,7 @@ import typer
 from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, named
 from prefrestore.cli.face_options import (
     Faces,
+    FaceSize,
     KeepLikeness,
     MaxYaw,
     MinFace,
@@ -87,6 +88,7 @@ def restore(
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", parser=named, help="Pipeline folder to use in place of the package's.")
     ] = None,
+    face_size: FaceSize = None,
     adapter: Annotated[
         Path | None,
         typer.Option(metavar="DIR", parser=named, help="Preference adapter in place of the package's."),
@@ -154,6 +156,7 @@ def restore(
         tile=tile,
         preset=preset,
         model=model,
+        face_size=face_size,
         preference=adapter or not no_preference,
         background=background,
         crops=crops,

@@ -29,6 +29,7 @@ STAGES = {
     "semantic": ("training.semantic", "Step 1: the language model writes the clean image's tokens."),
     "encoder": ("training.encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
     "fidelity": ("training.fidelity", "Step 2: the flow restores texture under both conditions."),
+    "octave": ("training.octave", "From the core's faces to faces of twice the size."),
     "one-stage": ("training.one_stage", "Steps 1 and 2 at once, from random weights, to compare with."),
     "preference": ("preference.trainer", "Step 3: human preference as a constraint, by on-policy RL."),
     "scorer": ("preference.scorer_trainer", "The preference scorer, on pairs of known order."),

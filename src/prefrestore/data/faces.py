@@ -71,6 +71,7 @@ def load_face_set(
     *,
     size: int,
     include_defects: bool = False,
+    min_side: int = 0,
     cache_dir: Path | str | None = None,
 ) -> FaceSet:
     """The faces of one split of `root`, at `size` x `size` px.
@@ -80,6 +81,7 @@ def load_face_set(
     `captions.jsonl` ({"id": file name without suffix, "caption": sentence} a line) is read if it lies there.
     include_defects: faces.csv marks some training faces with a defect (mostly a mirrored border); they are
     left out unless this is set. Other splits are always whole, so that a benchmark's numbers stay comparable.
+    min_side: pictures stored smaller than this, in px, are left out: enlarged, they would teach blur.
     cache_dir: where the decoded pictures are kept as .npy, keyed by the list of files (name, bytes, time) and
     `size`.
 
@@ -95,8 +97,10 @@ def load_face_set(
     files = sorted((p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES), key=lambda p: p.stem)
     if table is not None and split == "train" and not include_defects:
         files = [p for p in files if table.get(p.stem, {}).get("defect", "none") in ("none", "")]
+    if min_side > 0:
+        files = [p for p in files if _stored_side(p) >= min_side]
     if not files:
-        raise InvalidInputError(f"there is no picture in {folder}")
+        raise InvalidInputError(f"there is no picture{f' of {min_side} px or more' if min_side else ''} in {folder}")
     ids = tuple(p.stem for p in files)
     if len(set(ids)) < len(ids):
         twin = next(name for name, following in zip(ids, ids[1:], strict=False) if name == following)
@@ -204,6 +208,16 @@ def _decoded(files: Sequence[Path], size: int, cache_dir: Path) -> npt.NDArray[n
     if images.shape != shape or images.dtype != np.uint8:
         raise ImageReadError(f"the cached faces {cached} are damaged; delete the file")
     return images
+
+
+def _stored_side(path: Path) -> int:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:  # reads the header alone
+            return min(opened.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ImageReadError(f"cannot read {path}: {error}") from error
 
 
 def read_face(path: Path, size: int) -> npt.NDArray[np.uint8]:

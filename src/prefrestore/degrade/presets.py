@@ -184,8 +184,20 @@ TRAINING = DegradationMixture(
     ),
 )
 
+LARGE_FACES = DegradationMixture(
+    name="large-faces",
+    parts=(
+        (0.3, NEARLY_CLEAN),
+        (0.25, replace(CLASSIC, spread="log")),
+        (0.2, BENCH_MILD),
+        (0.1, BENCH_SEVERE),
+        (0.15, OLD_PHOTO),
+    ),
+)
+"""Faces that fill 512 px in a photo are seldom as poor as small ones."""
+
 PRESETS: Mapping[str, DegradationRange | DegradationMixture] = MappingProxyType(
-    {p.name: p for p in (PAPER, CLASSIC, BENCH_MILD, BENCH_SEVERE, OLD_PHOTO, NEARLY_CLEAN, TRAINING)}
+    {p.name: p for p in (PAPER, CLASSIC, BENCH_MILD, BENCH_SEVERE, OLD_PHOTO, NEARLY_CLEAN, TRAINING, LARGE_FACES)}
 )
 
 

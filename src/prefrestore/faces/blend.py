@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.faces.align import Floats, invert, similarity_scale, transform_points
+from prefrestore.faces.align import Floats, crop_face, invert, similarity_scale, transform_points
+from prefrestore.faces.detail import kept_detail
 
 Image = NDArray[Any]  # uint8 or uint16
 Float32 = NDArray[np.float32]
@@ -96,11 +97,14 @@ def paste(image: Image, patches: Sequence[Patch]) -> Image:
     Pixels where every mask is 0 keep their bytes. Where masks overlap, the faces share the pixel, each by the
     fourth power of its mask: the nearer face wins, without a line between them, and the order of the patches
     has no effect.
+
+    A face that is larger in the photo than its crop keeps what the photo shows beyond the crop's size, as far as the
+    restoration kept the detail next to it (`prefrestore.faces.detail`): so none becomes softer than it was.
     """
     out = image.copy()
     if image.dtype not in (np.uint8, np.uint16):
         raise InvalidInputError(f"can paste into uint8 and uint16, not {image.dtype}")
-    placed = [(patch, patch_bounds(patch, image.shape[1], image.shape[0])) for patch in patches]
+    placed = [(_Placed.of(patch, image), patch_bounds(patch, image.shape[1], image.shape[0])) for patch in patches]
     height, width = image.shape[:2]
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
@@ -135,18 +139,45 @@ def warp_mask(mask: Float32, matrix: Floats, area: tuple[int, int, int, int]) ->
     return _warp(mask, matrix, area, mask=True)
 
 
-def _paste_tile(image: Image, out: Image, here: list[tuple[Patch, tuple[int, int, int, int]]]) -> None:
+@dataclass(frozen=True)
+class _Placed:
+    """A patch, and of one that is larger in the photo: its crop as it was, and how much of the detail is kept."""
+
+    patch: Patch
+    seen: Float32 | None = None
+    kept: Float32 | None = None
+
+    @classmethod
+    def of(cls, patch: Patch, image: Image) -> "_Placed":
+        if similarity_scale(patch.matrix) >= 1:
+            return cls(patch)
+        crop = crop_face(image, patch.matrix, patch.mask.shape[0])
+        seen = crop.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
+        return cls(patch, seen, kept_detail(patch.pixels, seen))
+
+    def shown(self, before: Float32, area: tuple[int, int, int, int]) -> Float32:
+        """The face in the photo's rectangle ``area``, whose coded values are ``before``, in 0..1."""
+        pixels = _warp(self.patch.pixels, self.patch.matrix, area)
+        if self.seen is not None and self.kept is not None:
+            beyond = before - _warp(self.seen, self.patch.matrix, area)
+            pixels = pixels + beyond * _match(_warp(self.kept, self.patch.matrix, area), beyond)
+        return np.clip(pixels, 0, 1)
+
+
+def _paste_tile(image: Image, out: Image, here: list[tuple[_Placed, tuple[int, int, int, int]]]) -> None:
     areas = np.array([area for _, area in here])
     (x0, y0), (x1, y1) = areas[:, :2].min(0).tolist(), areas[:, 2:].max(0).tolist()
     levels = float(np.iinfo(image.dtype).max)
     before = image[y0:y1, x0:x1]
-    base = to_linear(before.astype(np.float32) / np.float32(levels))
+    coded_before = before.astype(np.float32) / np.float32(levels)
+    base = to_linear(coded_before)
     weights = np.zeros(base.shape[:2], dtype=np.float32)
     union, mixed = weights.copy(), np.zeros_like(base)
-    for patch, (left, top, right, bottom) in here:
+    for placed, area in here:
+        left, top, right, bottom = area
         inner = np.s_[top - y0 : bottom - y0, left - x0 : right - x0]
-        mask = warp_mask(patch.mask, patch.matrix, (left, top, right, bottom))
-        light = to_linear(np.clip(_warp(patch.pixels, patch.matrix, (left, top, right, bottom)), 0, 1))
+        mask = warp_mask(placed.patch.mask, placed.patch.matrix, area)
+        light = to_linear(placed.shown(coded_before[inner], area))
         weight = mask**4
         weights[inner] += weight
         union[inner] = np.maximum(union[inner], mask)

@@ -13,6 +13,10 @@ MEASURED_AT = 256
 # that were only 64 px wide and then enlarged: 1.20; 96 px: 1.27; 128 px: 1.31.
 BLURRED_RATIO, SHARP_RATIO = 1.02, 1.36
 NOISE_FREE = 2.0  # grey levels of 255; 95 % of the sharp originals lie below
+# Ratios of bands (see fine_detail): enlarged from half the size, and as fine as pixels can show.
+SOFT_DETAIL, SHARP_DETAIL = 0.60, 0.80
+# Shares of white noise's variance that the two bands hold: 1 - 2 g(0) + |g|^2 of a Gaussian of 1 px, and between 1, 2.
+FINE_NOISE, COARSE_NOISE = 0.76, 0.04
 # Distance from the eyes' line to the nose tip, over the distance of the eyes, in a mean adult head (about 35
 # mm / 64 mm).
 NOSE_DEPTH = 0.55
@@ -56,6 +60,22 @@ def face_quality(crop: NDArray[np.uint8]) -> float:
     sharpness = (edge_ratio(grey) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO)
     clean = np.exp(-max(noise_level(grey) - NOISE_FREE, 0.0) / 6)
     return float(np.clip(sharpness, 0, 1) * clean)
+
+
+def fine_detail(crop: NDArray[np.uint8]) -> float:
+    """How much of the finest detail that a crop's pixels can hold is there, 0 to 1; S x S (x 3) uint8.
+
+    The face's band above a Gaussian of 1 px, over that between 1 and 2 px, both less what noise gives them. Of 54
+    real faces at 512 px (their sharp originals) the ratio is 0.78..1.19 (5th to 95th percentile), of the same faces
+    enlarged from half the size 0.63..0.78; at 384 and 256 px the same within 0.1.
+    """
+    grey = (crop if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY)).astype(np.float32)
+    first, second = (cv2.GaussianBlur(grey, (0, 0), sigma) for sigma in (1.0, 2.0))
+    face, noise = face_area(grey.shape[0]), noise_level(grey) ** 2
+    fine = max(float((grey - first)[face].var()) - FINE_NOISE * noise, 0.0)
+    coarse = max(float((first - second)[face].var()) - COARSE_NOISE * noise, 1e-3)
+    soft, sharp = SOFT_DETAIL, SHARP_DETAIL
+    return float(np.clip((np.sqrt(fine / coarse) - soft) / (sharp - soft), 0, 1))
 
 
 def noise_of(crop: NDArray[np.uint8]) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.files.weights import folder_hashes, verify
 from prefrestore.models.adapter import adapter_folder, load_adapter
 from prefrestore.pipeline.components import ORDER, Source, build_components
@@ -39,6 +40,7 @@ def load_preset_pipeline(
     folder: Path | str | None = None,
     dtype: torch.dtype = torch.float32,
     preference: bool | Path = True,
+    face_size: int | None = None,
 ) -> PrefRestorePipeline:
     """The pipeline of a preset, with the weights that it names: ``compact`` has bundled ones, ``tiny`` random ones.
 
@@ -49,9 +51,11 @@ def load_preset_pipeline(
         folder: a pipeline folder in place of the bundled weights; its hashes are checked when it records them.
         dtype: of the weights in memory; the files are half precision.
         preference: False leaves the adapter out: the base model. A path is the folder of another adapter.
+        face_size: side of the faces, px: None for what the weights give, or the core's, without its last octave, which
+            is faster.
 
     Raises:
-        InvalidInputError: no such preset.
+        InvalidInputError: no such preset, or another size of faces than its weights can give.
         WeightsError: the weights are missing, or differ from their recorded hashes.
     """
     preset = load_preset(name)
@@ -65,6 +69,12 @@ def load_preset_pipeline(
         pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
         if preference is True and (path / ADAPTER).is_dir():
             other = path / ADAPTER
+    if face_size is not None and face_size != pipeline.face_size:
+        if face_size != (core := int(pipeline.config.face_size)):
+            sizes = " or ".join(str(size) for size in sorted({core, pipeline.face_size}))
+            raise InvalidInputError(f"these weights restore faces of {sizes} px, not {face_size}")
+        pipeline.register_modules(last_octave=None)
+        hashes = {key: value for key, value in hashes.items() if not key.startswith("last_octave/")}
     hashes = {key: value for key, value in hashes.items() if not key.startswith(f"{ADAPTER}/")}
     if other is not None:
         other = adapter_folder(other)

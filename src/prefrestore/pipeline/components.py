@@ -21,13 +21,14 @@ from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.conditioning import Connectors
 from prefrestore.models.texture.input_skip import InputSkip
+from prefrestore.models.texture.last_octave import LastOctave
 from prefrestore.models.texture.lq_encoder import LatentEncoder
 from prefrestore.pipeline.presets import Preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder, InputSkip)
+_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder, InputSkip, LastOctave)
 COMPONENTS = {component.__name__: component for component in _OWN}
 """This package's own classes by the names that presets and pipeline folders hold."""
 
@@ -40,6 +41,7 @@ ORDER = (
     "input_skip",
     "transformer",
     "connectors",
+    "last_octave",
 )
 """In which new components draw their weights from one seed; another order would give other weights."""
 

@@ -59,6 +59,14 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return F.interpolate(images, size=(size, size), mode="bicubic", antialias=True)
 
 
+def one_prompt_each(prompt: str | Sequence[str | None] | None, count: int) -> list[str | None]:
+    """``count`` prompts: those given, or the one given for all. Raises InvalidInputError for another number."""
+    prompts = [prompt] * count if prompt is None or isinstance(prompt, str) else list(prompt)
+    if len(prompts) != count:
+        raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
+    return prompts
+
+
 def one_generator_each(
     generator: torch.Generator | Sequence[torch.Generator] | None, count: int
 ) -> list[torch.Generator]:

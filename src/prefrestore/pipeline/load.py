@@ -27,10 +27,12 @@ def load_pipeline(
     dtype: str,
     *,
     preference: bool | Path = True,
+    face_size: int | None = None,
     offload: str = "none",
     tile: bool = False,
 ) -> Any:
-    """The preset's pipeline, or the one in the folder `model`, on `device`; ``offload``, ``tile``: as
+    """The preset's pipeline, or the one in the folder `model`, on `device`; ``face_size``: as
+    `prefrestore.pipeline.build.load_preset_pipeline`; ``offload``, ``tile``: as
     `prefrestore.models.offload.place`. Raises WeightsError, InvalidInputError.
     """
     import diffusers
@@ -43,7 +45,7 @@ def load_pipeline(
     # Loading takes a second; two libraries' bars about it would drown what the user asked for.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
-    options = {"folder": model, "dtype": getattr(torch, dtype), "preference": preference}
+    options = {"folder": model, "dtype": getattr(torch, dtype), "preference": preference, "face_size": face_size}
     pipeline = place(load_preset_pipeline(preset, **options), device, offload=offload, tile=tile)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -21,6 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from prefrestore.models.offload import STRIDE, TILE
 from prefrestore.models.semantic.decoding import FIRST_DRAFT, LONGEST_DRAFT
+from prefrestore.models.texture.last_octave import FACTOR
 from prefrestore.pipeline.components import build_components
 from prefrestore.pipeline.presets import Preset
 
@@ -173,6 +174,12 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
         with torch.no_grad(), Counter() as letting:
             parts["input_skip"](faces, faces)
         passing.append(Stage(name="let through", works="input_skip", activations=letting.peak))
+    shown = faces
+    if "last_octave" in parts:
+        shown = empty(3, FACTOR * side, FACTOR * side)
+        with torch.no_grad(), Counter() as enlarging:
+            parts["last_octave"](faces, shown)
+        passing.append(Stage(name="last octave", works="last_octave", activations=enlarging.peak))
     queries = empty(tokens + 1, parts["language_model"].config.hidden_size)
     copies = transformer.config.in_channels // latent.shape[1]
     with torch.no_grad(), Counter() as connecting:
@@ -181,7 +188,7 @@ def plan_memory(preset: Preset, *, batch: int = 4, dtype: torch.dtype = torch.bf
         inputs, time = torch.cat([latent] * copies, dim=1), torch.empty(batch, device="meta")
         transformer(inputs, encoder_hidden_states=condition, timestep=time, return_dict=False)
     # In float32: the faces, and of latents the source, the state, the velocity and two that the solver remembers.
-    carried = 4 * (faces.numel() + 5 * latent.numel()) + queries.nbytes + condition.nbytes
+    carried = 4 * (shown.numel() + 5 * latent.numel()) + queries.nbytes + condition.nbytes
     return MemoryPlan(
         batch=batch,
         components=components,

@@ -21,10 +21,12 @@ from prefrestore.models.semantic.tokenizer import SemanticTokenizer
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 from prefrestore.models.texture.conditioning import Conditions, Connectors, conditional_velocity, embed_latents
-from prefrestore.models.texture.input_skip import InputSkip, let_through
+from prefrestore.models.texture.input_skip import InputSkip
+from prefrestore.models.texture.last_octave import FACTOR, LastOctave, core_view, finished
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+from prefrestore.pipeline import inputs
 from prefrestore.pipeline.components import find_components
-from prefrestore.pipeline.inputs import ImageInput, RestorationOutput, as_output, one_generator_each, prepare_faces
+from prefrestore.pipeline.inputs import ImageInput, RestorationOutput
 from prefrestore.pipeline.published import hub, procedure
 
 
@@ -32,24 +34,24 @@ class PrefRestorePipeline(DiffusionPipeline):
     """Pref-Restore (arXiv 2601.19506): tokens, dense latent queries, and a flow from the LQ latents to clean ones.
 
     Args:
-        image_tokenizer: image -> discrete tokens.
-        text_tokenizer: chat -> ids, image tokens included.
+        image_tokenizer, text_tokenizer: image -> discrete tokens; chat -> ids, image tokens included.
         language_model: causal LM that writes the clean image's tokens.
         connectors: LM states and LQ tokens -> the denoiser's condition.
         autoencoder: latents -> image (and, in training, image -> target latents).
         lq_encoder: makes the LQ latents an estimate of the clean ones (`prefrestore.models.texture.lq_encoder`).
         transformer: the denoiser.
         input_skip: what lets bands of the LQ face through to the restored one, or None.
-        face_size: side of the faces, in pixels.
+        last_octave: what makes restored faces twice as large, or None; all else works at the size without it.
+        face_size: side of the faces that the other components work on, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation (`presets.FlowConfig`).
         num_inference_steps, guidance_scale, fidelity, solver: defaults of a call.
         answer_position: see `prefrestore.models.semantic.instruction.build_chats`.
         preset: name of the preset it was made from.
     """
 
-    _optional_components = ["lq_encoder", "input_skip"]
+    _optional_components = ["lq_encoder", "input_skip", "last_octave"]
     model_cpu_offload_seq = (
-        "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder->input_skip"
+        "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder->input_skip->last_octave"
     )
 
     def __init__(
@@ -62,6 +64,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         lq_encoder: LatentEncoder | AutoencoderDC | None,
         transformer: SanaTransformer2DModel,
         input_skip: InputSkip | None = None,
+        last_octave: LastOctave | None = None,
         face_size: int = 256,
         start: str = "lq_latent",
         noise_scale: float = 0.3,
@@ -85,6 +88,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             lq_encoder=lq_encoder,
             transformer=transformer,
             input_skip=input_skip,
+            last_octave=last_octave,
         )
         self.register_to_config(
             face_size=face_size,
@@ -123,7 +127,7 @@ class PrefRestorePipeline(DiffusionPipeline):
     @property
     def face_size(self) -> int:
         """Side of the faces that go in and come out, in pixels."""
-        return int(self.config.face_size)
+        return int(self.config.face_size) * (1 if self.last_octave is None else FACTOR)
 
     @torch.no_grad()
     def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], **decoding: Any) -> Tensor:
@@ -148,17 +152,17 @@ class PrefRestorePipeline(DiffusionPipeline):
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
-        """Scaled latents (B,C,h,w) and what they were sampled under -> images (B,3,H,W) in [0,1], float32."""
+        """Scaled latents (B,C,h,w) -> images (B,3,H,W) in [0,1], float32; without ``conditions`` of the core alone."""
         latents = (latents / self.autoencoder.config.scaling_factor).to(self.autoencoder.dtype)
         with at_work(self.autoencoder):
             images = self.autoencoder.decode(latents).sample.float()
         if conditions is not None and conditions.images is not None:
-            images = let_through(self.input_skip, images, conditions.images)
+            images = finished(images, conditions.images, self.input_skip, self.last_octave)
         return images.add(1).div(2).clamp(0, 1)
 
     def prepare(self, image: ImageInput) -> Tensor:
         """Any accepted faces -> (B,3,S,S) float32 in [-1,1] on the pipeline's device; see `__call__`."""
-        return prepare_faces(image, self.face_size).to(self._execution_device)
+        return inputs.prepare_faces(image, self.face_size).to(self._execution_device)
 
     @torch.no_grad()
     def conditions(
@@ -171,15 +175,16 @@ class PrefRestorePipeline(DiffusionPipeline):
             prompts: a caption, or None, a face.
             queries: dense latent queries (B,N+1,D) to use instead of the LM's.
         """
+        core = core_view(images, self.last_octave)
         if queries is None:
-            queries = self.encode_semantics(images, prompts or [None] * len(images))
-        lq_latents = self.encode_texture(images)
+            queries = self.encode_semantics(core, prompts or [None] * len(images))
+        lq_latents = self.encode_texture(core)
         dtype = self.transformer.dtype
         lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
         with at_work(self.connectors):
             condition = self.connectors(queries.to(dtype), lq_tokens)
         # One layout in memory, or faces that were selected from a batch could round otherwise than the batch.
-        shown = images if self.input_skip is not None else None
+        shown = images if self.input_skip or self.last_octave else None
         return Conditions(lq_latents=lq_latents.contiguous(), condition=condition.contiguous(), images=shown)
 
     def source_mean(self, conditions: Conditions) -> Tensor:
@@ -221,8 +226,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             raise InvalidInputError(f"fidelity lies in 0..1, not {fidelity}")
         if solver not in sampler.SOLVERS:
             raise InvalidInputError(f"the solver is one of {', '.join(sampler.SOLVERS)}, not '{solver}'")
-        times = sampler.flow_times(steps)
-        source = self.source(conditions, noise)
+        times, source = sampler.flow_times(steps), self.source(conditions, noise)
         with at_work(self.transformer):
             latents = sampler.SOLVERS[solver](self.velocity(conditions, scale), source, times, callback)
         return torch.lerp(latents, conditions.lq_latents, fidelity)
@@ -250,8 +254,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             image: one face or several: PIL images, (H,W,3) arrays (uint8, or float in [0,1]), or a tensor (B,3,H,W)
                 in [-1,1]; other sizes than ``face_size`` are resized.
             prompt: what the picture shows: one text for all faces, or one (or None) a face.
-            num_inference_steps: steps of the flow's solver.
-            guidance_scale: classifier-free guidance; 1.0 makes no second pass.
+            num_inference_steps, guidance_scale: of the solver; classifier-free guidance, 1.0 makes no second pass.
             generator: source of the noise: one for the batch, or one a face, which makes a face's result independent
                 of its batch. None draws from a generator of seed 0.
             num_images_per_prompt: restorations of each face; all share one pass of the LM and of the LQ encoder.
@@ -271,12 +274,9 @@ class PrefRestorePipeline(DiffusionPipeline):
         if num_images_per_prompt < 1:
             raise InvalidInputError("num_images_per_prompt must be at least 1")
         images = self.prepare(image)
-        count = len(images)
-        prompts = [prompt] * count if prompt is None or isinstance(prompt, str) else list(prompt)
-        if len(prompts) != count:
-            raise InvalidInputError(f"{count} faces came with {len(prompts)} prompts")
-        generators = one_generator_each(generator, count)
-        semantic = images
+        prompts = inputs.one_prompt_each(prompt, len(images))
+        generators = inputs.one_generator_each(generator, len(images))
+        semantic = core_view(images, self.last_octave)
         if reference:
             semantic, images = procedure.views(image, self.image_tokenizer.config.image_size, self.face_size)
         if queries is None:
@@ -295,6 +295,6 @@ class PrefRestorePipeline(DiffusionPipeline):
         chosen = procedure.sampling(reference, num_inference_steps, guidance_scale, fidelity, solver)
         told = conditions.repeat(num_images_per_prompt)
         latents = self.sample(told, noise, *chosen, callback=after_step)
-        output = latents if output_type == "latent" else as_output(self.decode(latents, told).cpu(), output_type)
+        output = latents if output_type == "latent" else inputs.as_output(self.decode(latents, told).cpu(), output_type)
         self.maybe_free_model_hooks()
         return RestorationOutput(images=output)

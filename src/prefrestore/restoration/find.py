@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,8 +92,9 @@ def _found(
     facts = FaceFacts(
         width=face.box[2],
         yaw=quality.yaw_degrees(face.points),
-        quality=_quality(shown, rgb, face),
+        quality=_quality(shown, rgb, face) * _fine(shown, matrix),
         photo_per_model=1 / align.similarity_scale(matrix),
+        own_pixels=size / align.similarity_scale(matrix),
         score=face.score,
         points_outside=int((~inside).sum()),
         share_outside=blend.share_outside(matrix, size, width, height),
@@ -111,6 +113,17 @@ def _quality(shown: NDArray[np.uint8], rgb: NDArray[np.uint8], face: Face) -> fl
     left, top = max(round(x), 0), max(round(y), 0)
     seen = rgb[top : max(round(y + height), top), left : max(round(x + width), left)]
     return sharpness * intactness(shown, seen)
+
+
+def _fine(shown: NDArray[np.uint8], matrix: align.Floats) -> float:
+    """Whether a face with more pixels than quality is measured at has their detail: 0..1, and 1 for smaller ones.
+
+    Measured at the face's own size, or else enlarging would count as a loss.
+    """
+    side = min(shown.shape[0], round(shown.shape[0] / align.similarity_scale(matrix)))
+    if side <= quality.MEASURED_AT:
+        return 1.0
+    return quality.fine_detail(cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA))
 
 
 def coded(pixels: NDArray[Any]) -> blend.Float32:

@@ -33,6 +33,7 @@ class Recipe:
     crops: bool
     compare: bool
     batch_faces: int | None
+    face_size: int | None = None
     quality: int | None = None
     offload: str = "none"
     tile: bool = False
@@ -51,6 +52,7 @@ class Recipe:
             place,
             self.dtype,
             preference=self.preference,
+            face_size=self.face_size,
             offload=self.offload,
             tile=self.tile,
         )
@@ -71,6 +73,7 @@ class Recipe:
             "weights": _hash(folder and folder / HASH_FILE),
             "dtype": self.dtype,
             "tile": self.tile,
+            "face_size": self.face_size,
             "preference": folder_hashes(adapter_folder(self.preference))
             if isinstance(self.preference, Path)
             else self.preference,

@@ -12,13 +12,13 @@ from prefrestore.restoration.options import RestoreOptions
 
 # Below a limit of quality a face's strength rises to 1 over this much.
 SOFT_QUALITY = 0.10
-# A face with fewer pixels of its own than this share of the model's is never "already sharp": the model adds
-# detail. Below FEW it is restored fully.
-FEW, OWN_PIXELS = 0.6, 0.75
-# Photo pixels for each model pixel, above which the restored face is visibly coarser than its surroundings.
+# A face whose crop has fewer photo pixels across than this is never "already sharp": the model adds detail. Below FEW
+# it is restored fully.
+FEW, OWN_PIXELS = 154, 192
+# Photo pixels for each model pixel, above which little of what makes the face look sharp is the model's to restore.
 # Such a face is restored only if its quality is below DEGRADED, so that it cannot have had detail beyond the
 # model's. The rule sets in from LARGE on.
-LARGE, TOO_LARGE = 1.3, 1.5
+LARGE, TOO_LARGE = 2.0, 2.5
 DEGRADED = 0.5
 SOFT_WIDTH = 1.25  # times min_face: where a small face is restored fully
 SOFT_YAW = 5.0  # degrees below max_yaw: up to there a turned face is restored fully
@@ -58,6 +58,8 @@ class FaceFacts:
     """0..1."""
     photo_per_model: float
     """Photo pixels for each pixel of the model's crop."""
+    own_pixels: float
+    """Photo pixels across the crop."""
     score: float = 1.0
     """The detector's, 0..1."""
     points_outside: int = 0
@@ -131,7 +133,7 @@ def _rules(facts: FaceFacts, options: RestoreOptions) -> tuple[Decision, ...]:
         ),
         Decision(
             rule="sharp",
-            strength=max(sharp, _rising(facts.photo_per_model, OWN_PIXELS, FEW)),
+            strength=max(sharp, _rising(facts.own_pixels, OWN_PIXELS, FEW)),
             reason=f"already sharp: quality {facts.quality:.2f}, {options.sharp_enough:g} is enough",
         ),
         Decision(

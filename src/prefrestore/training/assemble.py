@@ -17,7 +17,7 @@ import torch
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.weights import HASH_FILE, folder_hashes, write_hashes
 from prefrestore.training import fidelity
-from prefrestore.training.components import RUN_FILE
+from prefrestore.training.components import RUN_FILE, component_folder
 from prefrestore.training.pairs import degraded_batch, load_validation
 
 if TYPE_CHECKING:
@@ -51,12 +51,17 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
         InvalidInputError: ``destination`` is there, and holds something else than an earlier export of this command.
     """
     from prefrestore.pipeline.build import load_preset_pipeline
+    from prefrestore.pipeline.components import build_component
+    from prefrestore.pipeline.presets import load_preset
 
     check_replaceable(config.destination)
     stage = fidelity.Config(
         data=config.data, output_dir=config.output_dir, preset=config.preset, start_from=config.output_dir
     )
     pipeline = fidelity.load_working_pipeline(stage)
+    if (config.output_dir / "last_octave").is_dir():
+        folder = component_folder(config.output_dir, "last_octave")
+        pipeline.register_modules(last_octave=build_component(load_preset(config.preset), "last_octave", folder))
     validation = load_validation(config.data, pipeline.face_size)
     held_out = np.asarray(validation.images[:: max(1, len(validation) // config.faces)][: config.faces])
     lq, _ = degraded_batch(held_out, stage.degradation, np.random.default_rng(config.seed), mirror=False)

@@ -29,6 +29,7 @@ _STAGE_OF = {
     "language_model": "semantic",
     "transformer": "fidelity",
     "connectors": "fidelity",
+    "last_octave": "octave",
 }
 
 

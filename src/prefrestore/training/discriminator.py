@@ -80,3 +80,14 @@ def adversarial_losses(
     penalty = F.mse_loss(answers, moved) / jitter**2
     length = direction.float().flatten(1).norm(dim=1).clamp_min(1e-12)
     return relativistic_loss(real, fake) + penalty, direction.float() / length.view(-1, 1, 1, 1)
+
+
+def pull(direction: Tensor, restored: Tensor, length: Tensor | float) -> Tensor:
+    """A loss of value 0 whose gradient at ``restored`` (B,C,h,w) is ``length * direction`` over its element count.
+
+    Args:
+        direction: from `adversarial_losses`.
+        length: a number, or one a sample (B,1,1,1): that of the gradient of the summed loss it is weighed against.
+    """
+    moved = (length * direction * restored).sum() / restored.numel()
+    return moved - moved.detach()

@@ -14,7 +14,7 @@ from prefrestore.metrics.lpips import random_view
 from prefrestore.models.texture import flow, sampler
 from prefrestore.models.texture.autoencoder import decoder_parts
 from prefrestore.models.texture.conditioning import Conditions, conditional_velocity, embed_latents
-from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses
+from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses, pull
 
 if TYPE_CHECKING:
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
@@ -154,8 +154,7 @@ class FlowObjective(nn.Module):
             weight = config.adversarial_weight * min(1.0, step / max(1, config.adversarial_warmup))
             # 2 |estimate - clean| is how long the squared error's gradient is, a sample; both are then means.
             length = 2 * (estimate - clean_latents).detach().flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-            pull = (weight * length * direction * estimate).sum() / estimate.numel()
-            total = total + losses["discriminator"] + pull - pull.detach()
+            total = total + losses["discriminator"] + pull(direction, estimate, weight * length)
         if decoded.stop:
             inner = slice(config.decoded_margin, clean_latents.shape[-1] - config.decoded_margin)
             margin = config.decoded_margin * (targets.shape[-1] // clean_latents.shape[-1])

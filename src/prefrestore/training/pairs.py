@@ -31,10 +31,10 @@ def load_training_faces(roots: Sequence[Path], size: int) -> Faces:
     return load_shards(sharded, size) if sharded else load_training_mix(roots, size)
 
 
-def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
+def load_training_mix(roots: Sequence[Path], size: int, *, min_side: int = 0) -> FaceMix:
     """The training faces of every root and the drawn ones beside them, photographs of real people first.
 
-    See `photographs_first`.
+    See `photographs_first`, and `load_face_set` for ``min_side``, which leaves out the drawn ones of ``synthetic``.
 
     Raises:
         InvalidInputError: no root, or shards, which only stages that need pictures and captions alone can read.
@@ -42,22 +42,26 @@ def load_training_mix(roots: Sequence[Path], size: int) -> FaceMix:
     for root in roots:
         if shard_files(Path(root)):
             raise InvalidInputError(f"{root}: this stage needs folders of faces; shards are for the other stages")
-    photographs = [load_face_set(root, "train", size=size) for root in roots]
+    photographs = [load_face_set(root, "train", size=size, min_side=min_side) for root in roots]
     if not photographs:
         raise InvalidInputError("training needs at least one folder of faces")
     drawn = [
-        load_face_set(root, "synthetic", size=size) for root in roots if (Path(root) / "faces" / "synthetic").is_dir()
+        load_face_set(root, "synthetic", size=size)
+        for root in roots
+        if min_side == 0 and (Path(root) / "faces" / "synthetic").is_dir()
     ]
     return photographs_first(photographs + drawn)
 
 
-def load_validation(roots: Sequence[Path], size: int) -> FaceSet:
+def load_validation(roots: Sequence[Path], size: int, *, min_side: int = 0) -> FaceSet:
     """The validation faces of the first folder that has any, or else its training faces; held-out ones of shards."""
     for root in roots:
         if (Path(root) / "faces" / "val").is_dir():
-            return load_face_set(root, "val", size=size)
+            return load_face_set(root, "val", size=size, min_side=min_side)
     folders = [root for root in roots if not shard_files(Path(root))]
-    return load_face_set(folders[0], "train", size=size) if folders else load_shards(roots, size).validation()
+    if not folders:
+        return load_shards(roots, size).validation()
+    return load_face_set(folders[0], "train", size=size, min_side=min_side)
 
 
 def degraded_batch(

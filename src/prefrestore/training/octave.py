@@ -1,0 +1,215 @@
+"""The last octave learns to turn restored faces of the core's size into faces twice as large.
+
+The core is frozen: what it makes of many seeded pairs is computed once, and every step sees small squares of them.
+L1 and LPIPS come first; a discriminator of squares joins them slowly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prefrestore.errors import InvalidInputError
+from prefrestore.files.fingerprints import FORMAT
+from prefrestore.metrics.lpips import random_view
+from prefrestore.models.texture.last_octave import FACTOR, core_view
+from prefrestore.training.components import component_folder
+from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses, pull
+from prefrestore.training.encoder import first_weights
+from prefrestore.training.identity import parameter_hash, run_identity, start_hash
+from prefrestore.training.images import grid, to_signed
+from prefrestore.training.loop import Trainer
+from prefrestore.training.pairs import cached_pairs, degraded_batch, load_training_mix, load_validation
+from prefrestore.training.processes import main_process_first, new_accelerator
+from prefrestore.training.stage import StageConfig
+from prefrestore.training.working import working_pipeline
+
+_SQUARE = 4  # px of the picture that one place of the discriminator sees first
+_GRID = 16  # crops begin and end on it, as the network's coarsest places do
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(StageConfig):
+    """``prefrestore train octave``.
+
+    Args:
+        data: folders of aligned faces (or the layout of the project's data card).
+        output_dir: the working folder, which holds a finished core; ``last_octave/`` is written to it.
+        preset: names the architecture.
+        degradation: a preset of `prefrestore.degrade`.
+        pairs: how many degraded pairs are cached with what the core makes of them.
+        min_side: faces stored smaller than this, in px, are left out: they have no last octave.
+        crop: side of the squares that are learnt from, px of the large pictures; a multiple of 16.
+        perceptual_weight: of LPIPS beside L1.
+        adversarial_weight: length of the gradient of a discriminator of squares
+            (`prefrestore.training.discriminator`), measured by L1's; over ``adversarial_warmup`` steps it grows to it.
+        start_from: a working folder whose ``last_octave/`` gives the first weights.
+    """
+
+    degradation: str = "large-faces"
+    pairs: int = 1024
+    min_side: int = 480
+    steps: int = 3000
+    batch_size: int = 8
+    learning_rate: float = 5e-4
+    crop: int = 160
+    perceptual_weight: float = 1.0
+    adversarial_weight: float = 0.3
+    adversarial_warmup: int = 1000
+    start_from: Path | None = None
+
+
+class OctaveObjective(nn.Module):
+    """L1 between the large restored squares and the clean ones, plus LPIPS and a discriminator; None leaves one out."""
+
+    def __init__(
+        self,
+        last_octave: nn.Module,
+        config: Config,
+        *,
+        perceptual: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.last_octave, self.config = last_octave, config
+        self.perceptual, self.discriminator = perceptual, discriminator
+
+    def forward(
+        self, restored: Tensor, lq: Tensor, targets: Tensor, generator: torch.Generator, step: int = 0
+    ) -> dict[str, Tensor]:
+        """The core's squares (B,3,h,w), degraded and clean ones (B,3,2h,2w), all in [-1,1] -> losses."""
+        config = self.config
+        made = self.last_octave(restored, lq).float()
+        losses = {"l1": F.l1_loss(made, targets)}
+        total = losses["l1"]
+        if self.perceptual is not None:
+            losses["lpips"] = self.perceptual(*random_view(made, targets, generator)).mean()
+            total = total + config.perceptual_weight * losses["lpips"]
+        if self.discriminator is not None:
+            enlarged = F.interpolate(restored, size=lq.shape[-2:], mode="bicubic", align_corners=False)
+            squares, clean, start = (F.pixel_unshuffle(each, _SQUARE) for each in (made, targets, enlarged))
+            losses["discriminator"], direction = adversarial_losses(
+                self.discriminator, clean, squares, start, generator
+            )
+            weight = config.adversarial_weight * min(1.0, step / max(1, config.adversarial_warmup))
+            # The gradient of a sample's summed L1 has as many ones as it has numbers.
+            length = weight * squares[0].numel() ** 0.5
+            total = total + losses["discriminator"] + pull(direction, squares, length)
+        return losses | {"loss": total}
+
+
+def new_objective(config: Config) -> OctaveObjective:
+    """The last octave of the preset, new or continued, and the networks that its losses ask for."""
+    from prefrestore.pipeline.components import build_component
+    from prefrestore.pipeline.presets import load_preset
+
+    octave = build_component(load_preset(config.preset), "last_octave", trained=("last_octave",), seed=config.seed)
+    if config.start_from is not None:
+        first_weights(octave, component_folder(config.start_from, "last_octave"))
+    networks: dict[str, Any] = {}
+    if config.perceptual_weight > 0:
+        from prefrestore.metrics.lpips import LPIPS
+
+        networks["perceptual"] = LPIPS("alex").requires_grad_(False)
+    if config.adversarial_weight > 0:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
+            networks["discriminator"] = LatentDiscriminator(3 * _SQUARE**2, widths=(64, 96, 128))
+    return OctaveObjective(octave, config, **networks)
+
+
+def cut(pairs: dict[str, np.ndarray], index: np.ndarray, crop: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The same square of each of a pair's pictures: ``restored`` (B,crop/2,crop/2,3), ``lq``, ``targets``, uint8."""
+    places = (pairs["targets"].shape[1] - crop) // _GRID + 1
+    squares: dict[str, list[np.ndarray]] = {"restored": [], "lq": [], "targets": []}
+    for row, (top, left) in zip(index, rng.integers(places, size=(len(index), 2)) * _GRID, strict=True):
+        for name, factor in (("restored", FACTOR), ("lq", 1), ("targets", 1)):
+            y, x, side = top // factor, left // factor, crop // factor
+            squares[name].append(pairs[name][row, y : y + side, x : x + side])
+    return {name: np.stack(found) for name, found in squares.items()}
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the last octave behind the finished core; write ``last_octave/`` to the folder.
+
+    Raises:
+        InvalidInputError: a crop that does not fit, or no face that is large enough.
+    """
+    accelerator = new_accelerator()
+    objective = new_objective(config)
+    octave: Any = objective.last_octave
+    pipeline = working_pipeline(config.preset, config.output_dir, {})
+    pipeline.to(accelerator.device)
+    size = pipeline.face_size * FACTOR
+    if config.crop % _GRID or not 0 < config.crop <= size:
+        raise InvalidInputError(f"--crop is a multiple of {_GRID} up to {size}, not {config.crop}")
+    faces = load_training_mix(config.data, size, min_side=config.min_side)
+    validation = load_validation(config.data, size, min_side=config.min_side)
+
+    def restore(lq: np.ndarray, first: int) -> np.ndarray:
+        """What the core makes of degraded faces (B,S,S,3) uint8: (B,S/2,S/2,3) uint8."""
+        images = core_view(to_signed(lq), octave).to(accelerator.device)
+        generators = [torch.Generator().manual_seed(first + row) for row in range(len(lq))]
+        made = torch.cat(
+            [
+                pipeline(images[row : row + 8], generator=generators[row : row + 8], output_type="pt").images
+                for row in range(0, len(lq), 8)
+            ]
+        )
+        return made.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def prepare(first: int, last: int) -> tuple[int, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng([config.seed, first])
+        drawn = faces.images(faces.draw(last - first, seed=config.seed, step=first))
+        return first, *degraded_batch(drawn, config.degradation, rng)
+
+    def compute(pair: tuple[int, np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        first, lq, targets = pair
+        return {"restored": restore(lq, first), "lq": lq, "targets": targets}
+
+    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, nn.Module)}
+    core = {name: parameter_hash(module) for name, module in modules.items()}
+    stands_on = core if config.start_from is None else core | {"start": start_hash(config, octave)}
+    identity = run_identity("octave", config, faces, stands_on)
+    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": identity["data"]}
+    with main_process_first():
+        cache = Path(config.output_dir) / "runs" / "octave_pairs"
+        workers = config.num_workers
+        pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key | core, workers=workers, log=log)
+
+    def make_batch(step: int) -> dict[str, Tensor | int]:
+        rng = np.random.default_rng([config.seed, 1, step])
+        squares = cut(pairs, rng.integers(config.pairs, size=config.batch_size), config.crop, rng)
+        return {name: to_signed(found) for name, found in squares.items()} | {"step": step}
+
+    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
+    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
+    seen = [to_signed(each).to(accelerator.device) for each in (restore(lq, 0), lq, targets)]
+
+    @torch.no_grad()
+    def sample() -> Image.Image:
+        restored, degraded, clean = seen
+        enlarged = F.interpolate(restored, size=clean.shape[-2:], mode="bicubic", align_corners=False)
+        made = torch.cat([octave(*pair) for pair in zip(restored.split(1), degraded.split(1), strict=True)])
+        measures = {"l1": F.l1_loss}
+        if objective.perceptual is not None:
+            measures["lpips"] = objective.perceptual
+        for name, measure in measures.items():
+            ours, plain = (measure(each, clean).mean().item() for each in (made, enlarged))
+            log(f"validation {name} {ours:.4f}, enlarged alone {plain:.4f}")
+        return grid([degraded, enlarged, made, clean])
+
+    trainer = Trainer(
+        objective, make_batch, config.loop("octave"), sample=sample, accelerator=accelerator, identity=identity
+    )
+    trainer.fit()
+    trainer.export(config.output_dir, {"last_octave": octave.save_pretrained})
+    return trainer
