@@ -137,7 +137,7 @@ def plot(series: dict[str, list[tuple[float, float]]], path: Path) -> None:
 
 
 def calibrate(options: argparse.Namespace, console: Console) -> None:
-    pipeline = load_preset_pipeline("compact", folder=options.model)
+    pipeline = load_preset_pipeline("compact", folder=options.model, face_size="core")
     pipeline.set_progress_bar_config(disable=True)
     size = pipeline.face_size
     folders = [options.input] if options.input else [options.bench / level for level in options.levels]
@@ -209,7 +209,7 @@ def landmark_spread() -> None:
     parser.add_argument("--gains", type=float, nargs="+", default=[1, 0.4, 0.05])
     options = parser.parse_args()
     faces = {s.title: s for s in protocol_sets(PROTOCOLS["bench"], options.bench, limit=options.limit)}[options.level]
-    pipeline = load_preset_pipeline("compact", preference=False)
+    pipeline = load_preset_pipeline("compact", preference=False, face_size="core")
     for gain in options.gains:
         add_adapter(pipeline.transformer, _name(gain), rank=1, alpha=1, targets="input", noise_gain=gain)
     meter, rows, count = LandmarkMeter(), defaultdict(list), 0

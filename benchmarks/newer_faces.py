@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
 from prefrestore.degrade.folder import degrade_folder
+from prefrestore.degrade.presets import PRESETS
 from prefrestore.errors import InvalidInputError
 from prefrestore.metrics.likeness import DlibRecogniser, compare, distances, skin_tone, turn
 
@@ -21,11 +23,15 @@ TURNED = 0.2
 
 
 def make_pairs(data: Path, folder: Path, levels: Sequence[str], size: int = 256) -> Path:
-    """``folder/gt`` and ``folder/LEVEL``, in pictures of one name; what is there already stays."""
+    """``folder/gt`` and ``folder/LEVEL``, in pictures of one name; what is there already stays.
+
+    Faces stored at less than 15/16 of ``size`` are left out: enlarged further, they would be no truth.
+    """
     fixed = {path.stem for path in (data / "bench" / "gt").glob("*.png")}
     chosen = [path for path in sorted((data / "faces" / "val").iterdir()) if path.stem not in fixed]
+    chosen = [path for path in chosen if _stored_side(path) >= size * 15 // 16]
     if not chosen:
-        raise InvalidInputError(f"{data}: every face of split val is in the fixed benchmark")
+        raise InvalidInputError(f"{data}: every face of split val is in the fixed benchmark, or smaller than {size} px")
     sources = folder / "sources"
     sources.mkdir(parents=True, exist_ok=True)
     for path in chosen:
@@ -33,11 +39,17 @@ def make_pairs(data: Path, folder: Path, levels: Sequence[str], size: int = 256)
             os.symlink(path.resolve(), sources / path.name)
     for level in levels:
         made = folder / "pairs" / level
-        degrade_folder(sources, made, f"bench-{level}", seed=SEED, size=size, skip_existing=True)
+        preset = level if level in PRESETS else f"bench-{level}"
+        degrade_folder(sources, made, preset, seed=SEED, size=size, skip_existing=True)
         for link, target in ((folder / level, made / "lq"), (folder / "gt", made / "hq")):
             if not link.exists():
                 os.symlink(target.resolve(), link)
     return folder
+
+
+def _stored_side(path: Path) -> int:
+    with Image.open(path) as image:
+        return min(image.size)
 
 
 def groups_of(data: Path, names: Sequence[str], pictures: Sequence[np.ndarray]) -> dict[str, list[str]]:

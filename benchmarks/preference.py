@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> bool:
     both = protocol_sets(PROTOCOLS["bench"], options.bench, limit=options.limit)
     sets = [faces for faces in both if faces.title in options.levels]
     place = pick_device(options.device)
-    pipeline = load_pipeline(options.preset, options.model, place, "float32", preference=False)
+    pipeline = load_pipeline(options.preset, options.model, place, "float32", preference=False, face_size="core")
     for name, folder in adapters.items():
         load_adapter(pipeline.transformer, folder, name)
     if options.sheet:

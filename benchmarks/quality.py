@@ -4,6 +4,7 @@
     python benchmarks/quality.py --systems lq --json lq.json        only the input, and a JSON of every face
     python benchmarks/quality.py --systems ours --prompt right --sheet sheet.png
     python benchmarks/quality.py --faces ../shared/data --pairs PAIRS  the newer faces of val, and likeness by dlib
+    python benchmarks/quality.py --faces ../shared/data --pairs PAIRS512 --size 512 --levels mild severe nearly-clean
     python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png    (for looking)
     python benchmarks/quality.py round-trip        the autoencoder alone: PSNR, identity, LPIPS, landmarks
     python benchmarks/quality.py fill PEER FOLDER...                run a peer and keep its pictures
@@ -17,6 +18,7 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +94,9 @@ def systems(options: argparse.Namespace, names: list[str], console: Console) -> 
             if key == "lq":
                 found["LQ input"] = unchanged
             elif key == "ours":
-                model = model_options(options)
-                found[model.title] = ours(model, names)
+                for size in sorted({256, options.size}):
+                    model = replace(model_options(options), face_size=size)
+                    found[model.title] = ours(model, names)
             else:
                 if not options.cached_only:
                     PEERS[key].load()
@@ -117,7 +120,7 @@ def model_options(options: argparse.Namespace) -> ModelOptions:
 
 def measure(options: argparse.Namespace, console: Console) -> None:
     if options.faces:
-        make_pairs(options.faces, options.pairs, options.levels)
+        make_pairs(options.faces, options.pairs, options.levels, options.size)
     levels = [options.bench / level for level in options.levels]
     every = names_of(options.bench / "gt", levels)
     names = sample(every, options.limit)
@@ -148,7 +151,7 @@ def measure(options: argparse.Namespace, console: Console) -> None:
                             level, "LQ input", name, truth, as_array(read(options.bench / level / name)), keep=True
                         )
                     likeness.see(level, title, name, truth, as_array(pictures[name]), keep=not restored)
-                if title.startswith("prefrestore"):
+                if title.startswith("prefrestore") and (options.size == 256 or f"{options.size} px" in title):
                     sheets[level][name] = pictures[name]
         for level, faces in tables.items():
             summary = {title: summarise(list(rows.values())) for title, rows in faces.items()}
@@ -192,7 +195,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--bench", type=Path, default=BENCH, help="folder that holds gt and the levels")
     parser.add_argument("--faces", type=Path, help="folder of the data card: its newer val faces in place of --bench")
     parser.add_argument("--pairs", type=Path, default=Path("newer_faces"), help="where --faces keeps its pairs")
-    parser.add_argument("--levels", nargs="+", default=["mild", "severe"], help="folders beside gt")
+    parser.add_argument("--size", type=int, default=256, help="of --faces' pairs, px; 512 also shows 256 px enlarged")
+    parser.add_argument("--levels", nargs="+", default=["mild", "severe"], help="beside gt, or presets of degrade")
     known = ["lq", "ours", *PEERS]
     parser.add_argument("--systems", nargs="+", choices=known, default=known)
     parser.add_argument("--limit", type=int, help="a fixed random sample of this many faces")
@@ -233,7 +237,7 @@ def round_trip() -> None:
     parser.add_argument("--faces", type=Path, default=BENCH / "gt", help="folder of aligned faces")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
     options = parser.parse_args()
-    pipeline = load_preset_pipeline("compact", folder=options.model)
+    pipeline = load_preset_pipeline("compact", folder=options.model, face_size="core")
     evaluator = Evaluator()
     rows = []
     for path in sorted(path for path in options.faces.iterdir() if path.suffix in (".png", ".webp", ".jpg")):

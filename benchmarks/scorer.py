@@ -161,7 +161,7 @@ def main() -> int:
 
         scorer = load_scorer(options.scorer) if options.scorer else load_bundled_scorer()
         faces = load_face_set(options.data, "val", size=scorer.config.image_size)
-        pipeline = load_preset_pipeline("compact", folder=options.model)
+        pipeline = load_preset_pipeline("compact", folder=options.model, face_size="core")
         pipeline.set_progress_bar_config(disable=True)
         restored = None
         if options.restored:

@@ -158,7 +158,7 @@ def drafting() -> int:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = load_preset_pipeline(options.preset, folder=options.model)
+    pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size="core")
     count = pipeline.image_tokenizer.num_tokens
     table = Table(title=f"{options.preset}, {count} tokens a face; without a draft they take {count + 1} passes")
     titles = ("level", "batch", "faces", "same tokens", "draft tokens right", "mean passes", "most", "greedy s/face")

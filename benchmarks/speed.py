@@ -58,7 +58,7 @@ def load(options: argparse.Namespace) -> Any:
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    pipeline = load_preset_pipeline(options.preset, folder=options.model)
+    pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size=options.face_size)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -154,6 +154,7 @@ def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="compact")
+    parser.add_argument("--face-size", type=int, help="512 by default; 256 is the core alone")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
     parser.add_argument("--photo", type=Path)
     parser.add_argument("--steps", type=int)

@@ -69,6 +69,7 @@ class ModelOptions:
     prompt: str = "none"
     captions: Path | None = None
     no_queries: bool = False
+    face_size: int | None = 256
 
     @property
     def title(self) -> str:
@@ -76,6 +77,7 @@ class ModelOptions:
         parts = [f"steps {self.steps}" if self.steps else "", f"prompt {self.prompt}"]
         parts += [f"fidelity {self.fidelity:g}" if self.fidelity is not None else ""]
         parts += ["no queries" if self.no_queries else ""]
+        parts += [f"{self.face_size} px" if self.face_size not in (256, None) else ""]
         return "prefrestore, " + ", ".join(part for part in parts if part)
 
 
@@ -101,7 +103,7 @@ def ours(options: ModelOptions, names: Sequence[str]) -> Restore:
 
     from prefrestore.pipeline.build import load_preset_pipeline
 
-    pipeline = load_preset_pipeline("compact", folder=options.model)
+    pipeline = load_preset_pipeline("compact", folder=options.model, face_size=options.face_size)
     pipeline.set_progress_bar_config(disable=True)
     captions = caption_of(options.captions or Path("captions.jsonl"), options.prompt, names)
 
@@ -121,7 +123,7 @@ def ours(options: ModelOptions, names: Sequence[str]) -> Restore:
             **extra,
         ).images
         return [
-            image if image.size == lq.size else image.resize(lq.size, Image.Resampling.LANCZOS)
+            image if image.size == lq.size else image.resize(lq.size, Image.Resampling.BICUBIC)
             for image, lq in zip(result, pictures, strict=True)
         ]
 

@@ -171,7 +171,7 @@ def posterior_mean() -> None:
     parser.add_argument("--bench", type=Path, default=BENCH, help="folder with gt, mild and severe")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
     options = parser.parse_args()
-    pipeline = load_preset_pipeline("compact", folder=options.model)
+    pipeline = load_preset_pipeline("compact", folder=options.model, face_size="core")
     clean = latents_of(pipeline, options.bench / "gt", corrected=False)
     for level in ("mild", "severe"):
         before, after = (

@@ -181,4 +181,4 @@ def test_a_bundle_trains_every_stage_and_goes_on(make: ModuleType, tmp_path: Pat
     assert (work / "preference" / "run.json").is_file()
     assert {path.name for path in out.iterdir()} == {"weights.tar.00", "log.jsonl", "sheet.webp"}
     stages = {json.loads(line).get("stage") for line in (out / "log.jsonl").read_text().splitlines()}
-    assert {"encoder", "fidelity", "preference"} <= stages
+    assert {"encoder", "fidelity", "preference", "octave"} <= stages

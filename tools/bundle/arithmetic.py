@@ -65,7 +65,7 @@ def operations(preset: str) -> Iterator[tuple[str, float]]:
         faces.mkdir()
         build_pipeline(load_preset(preset)).save_pretrained(folder / "work")
         write_hashes(folder / "work")
-        side, rng = load_preset(preset).face_size, np.random.default_rng(0)
+        side, rng = 2 * load_preset(preset).face_size, np.random.default_rng(0)  # the last octave's size
         for k in range(BATCH):
             coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
             cv2.imwrite(str(faces / f"{k}.png"), cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC))

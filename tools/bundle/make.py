@@ -41,6 +41,7 @@ COMPONENTS = (
     ("image_tokenizer",),
     ("language_model", "text_tokenizer"),
     ("transformer", "connectors"),
+    ("last_octave",),
 )
 """In the order in which they are carried while there is room; stages train those that are missing first."""
 BESIDE = ("train.py", "recipe.py", "arithmetic.py", "drawing.py", "results.py")

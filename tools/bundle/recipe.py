@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from prefrestore.preference import trainer as preference
-from prefrestore.training import autoencoder, encoder, fidelity, semantic, tokenizer
+from prefrestore.training import autoencoder, encoder, fidelity, octave, semantic, tokenizer
 from prefrestore.training.components import is_finished, read_record
 
-ASKED = ("encoder", "fidelity", "preference")
+ASKED = ("encoder", "fidelity", "preference", "octave")
 """The stages of a run; the others only make what is missing."""
 
 
@@ -64,12 +64,19 @@ STAGES = (
         component="preference",
         large={"steps": 200, "batch_size": 8, "pairs": 4096},
     ),
+    Stage(
+        name="octave",
+        trainer=octave,
+        component="last_octave",
+        large={"steps": 10000, "batch_size": 64, "pairs": 8192},
+    ),
 )
 TINY: dict[str, dict[str, Any]] = {
     "autoencoder": {"crop": 32},
     "encoder": {"decoded_margin": 1},
     "fidelity": {"decoded_margin": 1},
     "preference": {"rewards": "identity=1,lpips=1"},
+    "octave": {"crop": 64, "min_side": 0},
 }
 """Where the trainers' settings for 256 px ask what the tiny preset's 64 px do not have: room at the edges of decoded
 faces, and faces that a detector finds in restorations of a model that was hardly trained."""
@@ -121,6 +128,7 @@ def lay_out(first: Path, work: Path, asked: tuple[str, ...]) -> None:
 
 def starting_point(stage: Stage, first: Path) -> dict[str, Path]:
     """``start_from`` for a stage that can go on from first weights that are there."""
-    needed = {"encoder": ("lq_encoder",), "fidelity": ("transformer", "connectors")}.get(stage.name)
+    known = {"encoder": ("lq_encoder",), "fidelity": ("transformer", "connectors"), "octave": ("last_octave",)}
+    needed = known.get(stage.name)
     there = needed is not None and all((first / name).is_dir() for name in needed)
     return {"start_from": first} if there else {}

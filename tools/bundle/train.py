@@ -143,7 +143,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=HERE / "out", help="where weights, logs and sheets are left")
     parser.add_argument("--work", type=Path, default=HERE / "work", help="checkpoints, caches and components")
     parser.add_argument("--data", type=Path, default=HERE / "data", help="faces; the bundle's own where not given")
-    parser.add_argument("--stages", default="encoder,fidelity,preference", help="to train, in their order")
+    parser.add_argument("--stages", default="encoder,fidelity,preference,octave", help="to train, in their order")
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--scale", type=float, default=1.0, help="multiplies steps and pairs; 0.01 to try it")
     parser.add_argument("--drawn", type=int, default=4096, help="faces to draw first; 0 draws none")

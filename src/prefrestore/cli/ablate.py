@@ -60,7 +60,7 @@ def ablate(
     from prefrestore.pipeline.load import load_pipeline, pick_device
 
     place = pick_device(device.value)
-    pipeline = load_pipeline(preset, None, place, "float32")
+    pipeline = load_pipeline(preset, None, place, "float32", face_size="core")
     own = adapter_names(pipeline.transformer)
     if taken := set(own) & set(adapters):
         raise InvalidInputError(f"--adapter: the pipeline's own adapter is called '{taken.pop()}', choose another name")
@@ -74,7 +74,7 @@ def ablate(
     systems: dict[str, System] = {v.title: restorer.system(v) for v in variants(base, adapters, asked)}
     weights: dict[str, Any] = {"pipeline": pipeline_weights(pipeline)}
     for name, folder in models.items():
-        other = load_pipeline(preset, folder, place, "float32")
+        other = load_pipeline(preset, folder, place, "float32", face_size="core")
         variant = Variant(title=f"model {name}", adapter=AS_LOADED)
         systems[variant.title] = Restorer(other, seed=seed, samples=samples).system(variant)
         weights[name] = pipeline_weights(other)

@@ -34,9 +34,13 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
     from prefrestore.metrics.landmarks import shapes_path
     from prefrestore.metrics.lpips import weight_file
     from prefrestore.metrics.musiq import WEIGHT_FILE
+    from prefrestore.metrics.niqe import MODEL_FILES
 
-    niqe = Path(str(resources.files("prefrestore.metrics") / "niqe_faces.npz"))
-    found = {"niqe": {"network": "Gaussian of 36 features, own fit", "sha256": file_hash(niqe)}}
+    found = {}
+    for size, name in MODEL_FILES.items():
+        file = Path(str(resources.files("prefrestore.metrics") / name))
+        network = f"Gaussian of 36 features, own fit at {size} px"
+        found[f"niqe at {size} px"] = {"network": network, "sha256": file_hash(file)}
     for net, name in (("alex", "AlexNet"), ("vgg", "VGG16")):
         if f"lpips_{net}" in available:
             found[f"lpips_{net}"] = {

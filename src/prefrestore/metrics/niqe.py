@@ -1,8 +1,8 @@
 """NIQE: how natural a picture's local statistics are, with no reference picture; lower is better.
 
 Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer" (IEEE SPL 20(3), 2013).
-The model of natural statistics in `niqe_faces.npz` is our own fit to sharp faces at 256 px, made by
-`python tools/fit_niqe.py faces/train --table faces.csv`; so the values are not those of papers
+The models of natural statistics in `niqe_faces.npz` and `niqe_faces_512.npz` are our own fits to sharp faces at 256 px
+and at 512 px, made by `python tools/fit_niqe.py faces/train --table faces.csv` (and `--size 512 --least 480`); so the values are not those of papers
 that use the authors' model of landscapes and streets. Blocks are 64 px instead of 96, for a 256 px face
 holds sixteen of them instead of four.
 """
@@ -25,7 +25,8 @@ BLOCK = 64
 # a block is fitted when its sharpness exceeds this part of its picture's sharpest block (section II.B)
 SHARP = 0.75
 _NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
-MODEL_FILE = "niqe_faces.npz"
+MODEL_FILES = {256: "niqe_faces.npz", 512: "niqe_faces_512.npz"}
+"""Fits that come with the package, by the side of the faces in px."""
 
 
 class NaturalModel(NamedTuple):
@@ -135,9 +136,9 @@ def fit_model(pictures: list[NDArray[np.generic]]) -> NaturalModel:
 
 
 @cache
-def face_model() -> NaturalModel:
-    """The fit to sharp faces that comes with the package."""
-    with resources.files("prefrestore.metrics").joinpath(MODEL_FILE).open("rb") as stream:
+def face_model(size: int = 256) -> NaturalModel:
+    """The fit to sharp faces of a size in `MODEL_FILES`, which comes with the package."""
+    with resources.files("prefrestore.metrics").joinpath(MODEL_FILES[size]).open("rb") as stream:
         stored = np.load(stream, allow_pickle=False)
         return NaturalModel(stored["mean"].astype(np.float64), stored["covariance"].astype(np.float64))
 
@@ -147,13 +148,13 @@ def niqe(picture: NDArray[np.generic], model: NaturalModel | None = None) -> flo
 
     Args:
         picture: H,W,3 RGB in 0..255, 128 px or more on each side (two blocks at least give a covariance).
-        model: another model than the face model.
+        model: another model than the face model, which is that of the size nearer to the picture's shorter side.
 
     Raises:
         InvalidInputError: the picture is too small or not H,W,3.
     """
-    model = model or face_model()
     rows, _ = features(picture)
+    model = model or face_model(min(MODEL_FILES, key=lambda size: abs(size - min(picture.shape[:2]))))
     if len(rows) < 2:
         raise InvalidInputError(f"NIQE needs two blocks of {BLOCK} px, not {picture.shape}.")
     apart = model.mean - rows.mean(0)

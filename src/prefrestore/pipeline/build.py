@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,7 +40,7 @@ def load_preset_pipeline(
     folder: Path | str | None = None,
     dtype: torch.dtype = torch.float32,
     preference: bool | Path = True,
-    face_size: int | None = None,
+    face_size: int | Literal["core"] | None = None,
 ) -> PrefRestorePipeline:
     """The pipeline of a preset, with the weights that it names: ``compact`` has bundled ones, ``tiny`` random ones.
 
@@ -51,8 +51,8 @@ def load_preset_pipeline(
         folder: a pipeline folder in place of the bundled weights; its hashes are checked when it records them.
         dtype: of the weights in memory; the files are half precision.
         preference: False leaves the adapter out: the base model. A path is the folder of another adapter.
-        face_size: side of the faces, px: None for what the weights give, or the core's, without its last octave, which
-            is faster.
+        face_size: side of the faces, px: None for what the weights give; ``core`` or that size, which is faster,
+            leaves the last octave out.
 
     Raises:
         InvalidInputError: no such preset, or another size of faces than its weights can give.
@@ -69,8 +69,9 @@ def load_preset_pipeline(
         pipeline = PrefRestorePipeline.from_pretrained(path, dtype=dtype, local_files_only=True, preference=False)
         if preference is True and (path / ADAPTER).is_dir():
             other = path / ADAPTER
-    if face_size is not None and face_size != pipeline.face_size:
-        if face_size != (core := int(pipeline.config.face_size)):
+    if face_size not in (None, pipeline.face_size):
+        core = int(pipeline.config.face_size)
+        if face_size not in ("core", core):
             sizes = " or ".join(str(size) for size in sorted({core, pipeline.face_size}))
             raise InvalidInputError(f"these weights restore faces of {sizes} px, not {face_size}")
         pipeline.register_modules(last_octave=None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 def pick_device(name: str) -> str:
@@ -27,7 +27,7 @@ def load_pipeline(
     dtype: str,
     *,
     preference: bool | Path = True,
-    face_size: int | None = None,
+    face_size: int | Literal["core"] | None = None,
     offload: str = "none",
     tile: bool = False,
 ) -> Any:

@@ -163,7 +163,7 @@ def restorer(config: Config) -> tuple[Callable[[], PrefRestorePipeline], object]
     from prefrestore.pipeline.presets import preset_identity, weights_folder
 
     def load() -> PrefRestorePipeline:
-        return load_preset_pipeline(config.preset, folder=config.model)
+        return load_preset_pipeline(config.preset, folder=config.model, face_size="core")
 
     folder = weights_folder(config.preset, config.model)
     return load, preset_identity(config.preset) if folder is None else verify(folder)

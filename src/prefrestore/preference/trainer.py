@@ -163,7 +163,7 @@ def load_base(config: Config) -> PrefRestorePipeline:
     if config.model is not None and is_assembled(config.model):
         pipeline = start_pipeline(config.model, load_preset(config.preset))
     else:
-        pipeline = load_preset_pipeline(config.preset, folder=config.model, preference=False)
+        pipeline = load_preset_pipeline(config.preset, folder=config.model, preference=False, face_size="core")
     for part in pipeline.components.values():
         if isinstance(part, torch.nn.Module):
             part.eval().requires_grad_(False)
