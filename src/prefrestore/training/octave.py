@@ -48,7 +48,7 @@ class Config(StageConfig):
         pairs: how many degraded pairs are cached with what the core makes of them.
         min_side: faces stored smaller than this, in px, are left out: they have no last octave.
         crop: side of the squares that are learnt from, px of the large pictures; a multiple of 16.
-        perceptual_weight: of LPIPS beside L1.
+        l1_weight, perceptual_weight: of L1 and LPIPS. L1 decides how much of a good input comes through.
         adversarial_weight: length of the gradient of a discriminator of squares
             (`prefrestore.training.discriminator`), measured by L1's; over ``adversarial_warmup`` steps it grows to it.
         start_from: a working folder whose ``last_octave/`` gives the first weights.
@@ -57,10 +57,11 @@ class Config(StageConfig):
     degradation: str = "large-faces"
     pairs: int = 1024
     min_side: int = 480
-    steps: int = 3000
+    steps: int = 1200
     batch_size: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     crop: int = 160
+    l1_weight: float = 4.0
     perceptual_weight: float = 1.0
     adversarial_weight: float = 0.3
     adversarial_warmup: int = 1000
@@ -89,7 +90,7 @@ class OctaveObjective(nn.Module):
         config = self.config
         made = self.last_octave(restored, lq).float()
         losses = {"l1": F.l1_loss(made, targets)}
-        total = losses["l1"]
+        total = config.l1_weight * losses["l1"]
         if self.perceptual is not None:
             losses["lpips"] = self.perceptual(*random_view(made, targets, generator)).mean()
             total = total + config.perceptual_weight * losses["lpips"]
@@ -101,7 +102,7 @@ class OctaveObjective(nn.Module):
             )
             weight = config.adversarial_weight * min(1.0, step / max(1, config.adversarial_warmup))
             # The gradient of a sample's summed L1 has as many ones as it has numbers.
-            length = weight * squares[0].numel() ** 0.5
+            length = config.l1_weight * weight * squares[0].numel() ** 0.5
             total = total + losses["discriminator"] + pull(direction, squares, length)
         return losses | {"loss": total}
 

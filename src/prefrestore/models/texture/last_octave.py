@@ -41,7 +41,7 @@ class LastOctave(ModelMixin, ConfigMixin):
         widths: tuple[int, int, int] = (48, 96, 160),
         blocks: tuple[int, int, int] = (1, 2, 2),
         levels: int = 4,
-        first: tuple[float, ...] = (0.02, 0.02, 0.05, 0.1, 0.1),
+        first: tuple[float, ...] = (0.3, 0.4, 0.5, 0.5, 0.5),
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
