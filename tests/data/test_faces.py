@@ -265,3 +265,11 @@ def test_photographs_come_first_and_large_sources_do_not_prevail() -> None:
     pairs = mixed.draw(4000, seed=0, step=0)
     assert np.mean((pairs[:, 0] == 0) & (pairs[:, 1] < 20)) == pytest.approx(0.8, abs=0.03)
     assert photographs_first([real.subset(range(20))]).weights == pytest.approx((0.8,))
+
+
+def test_small_pictures_are_left_out_where_detail_is_learnt(tmp_path: Path) -> None:
+    for name, size in (("large", 40), ("enough", 32), ("small", 31)):
+        face(tmp_path / "train" / f"{name}.png", 90, size)
+    assert load_face_set(tmp_path, size=32, min_side=32).ids == ("enough", "large")
+    with pytest.raises(InvalidInputError, match="41 px or more"):
+        load_face_set(tmp_path, size=32, min_side=41)

@@ -31,7 +31,7 @@ FIDELITY = {
     "landmarks": Column("landmarks px", "lower", 2, "mean distance of dlib's 68 points at 512 px"),
 }
 NATURALNESS = {
-    "niqe": Column("NIQE", "lower", 2, "own models of sharp faces at 256 and 512 px; not comparable with papers' values"),
+    "niqe": Column("NIQE", "lower", 2, "own fits to sharp faces at 256 and 512 px; not comparable with papers' values"),
     "musiq": Column("MUSIQ", "higher", 2, "KonIQ-10k weights; patches at 224, 384 and full size"),
     "sharpness": Column("sharpness", "higher", 1, "variance of the Laplacian of luminance, 0..255"),
 }

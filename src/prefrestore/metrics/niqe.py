@@ -2,9 +2,9 @@
 
 Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer" (IEEE SPL 20(3), 2013).
 The models of natural statistics in `niqe_faces.npz` and `niqe_faces_512.npz` are our own fits to sharp faces at 256 px
-and at 512 px, made by `python tools/fit_niqe.py faces/train --table faces.csv` (and `--size 512 --least 480`); so the values are not those of papers
-that use the authors' model of landscapes and streets. Blocks are 64 px instead of 96, for a 256 px face
-holds sixteen of them instead of four.
+and at 512 px, made by `python tools/fit_niqe.py faces/train --table faces.csv` (and `--size 512 --least 480`); so the
+values are not those of papers that use the authors' model of landscapes and streets. Blocks are 64 px instead of 96,
+for a 256 px face holds sixteen of them instead of four.
 """
 
 from functools import cache
