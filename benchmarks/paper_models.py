@@ -85,6 +85,11 @@ class Models:
         return [part for part in vars(self).values() if isinstance(part, nn.Module)]
 
 
+def vocabulary(shapes: Shapes) -> ImageVocabulary:
+    """Text ids before the image tokens, in Qwen3's proportion."""
+    return ImageVocabulary(first=151_936 * shapes.codes // 65536, size=shapes.codes, end=1, pad=2)
+
+
 def language_model(shapes: Shapes, vocabulary: ImageVocabulary, seed: int) -> Qwen3ForCausalLM:
     """Qwen3-1.7B's shapes; random layers."""
     config = Qwen3Config(
@@ -136,8 +141,7 @@ def make_copying(model: Qwen3ForCausalLM, vocabulary: ImageVocabulary, distance:
 def build(shapes: Shapes, seed: int = 0) -> Models:
     """One random checkpoint; the same seed gives the same weights."""
     torch.manual_seed(seed)
-    first = 151_936 * shapes.codes // 65536
-    vocabulary = ImageVocabulary(first=first, size=shapes.codes, end=1, pad=2)
+    known = vocabulary(shapes)
     inner = 70 // shapes.narrow * 32
     cross_heads = max(1, 20 // shapes.narrow)
     denoiser: dict[str, Any] = {
@@ -172,8 +176,8 @@ def build(shapes: Shapes, seed: int = 0) -> Models:
     )
     models = Models(
         tokenizer=Tokenizer(shapes),
-        language_model=language_model(shapes, vocabulary, seed),
-        vocabulary=vocabulary,
+        language_model=language_model(shapes, known, seed),
+        vocabulary=known,
         connectors=Connectors(2048 // shapes.narrow, inner, 2304 // shapes.narrow),
         transformer=SanaTransformer2DModel(**denoiser),
         autoencoder=autoencoder,

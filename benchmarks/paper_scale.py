@@ -10,9 +10,9 @@ hidden states, and takes 30 Euler steps with the guidance batch doubled at 2.0. 
 this package: drafted decoding, hidden states kept, the same 30 steps at 2.0. *default* is what a user gets: the same
 tokens, and the preset's solver, steps and guidance: second order, 12, and none. The number of passes that a draft saves
 depends on how often the LQ image's token is right, which random weights cannot tell: the language model is built to
-repeat it with an adjustable strength (paper_models.py), and the second table shows decoding over that dial. The first
-table stands at 97 %; the compact model, the only trained one there is to ask, agrees with more than 99 %
-(shortcuts.py). Pictures of random weights mean nothing, so nothing is said here about their quality.
+repeat it with an adjustable strength (paper_models.py), here at 97 % of the places; the compact model, the only trained
+one there is to ask, agrees with more than 99 %. Other rates: shortcuts.py drafting --random. Pictures of random weights
+mean nothing, so nothing is said here about their quality.
 
 Seconds are processor time of one thread on a CPU, and the clock on a GPU. Peak memory includes the weights.
 """
@@ -25,7 +25,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import paper_models
 import torch
@@ -201,44 +200,6 @@ def show(console: Console, title: str, runs: dict[str, Run]) -> None:
     console.print(table)
 
 
-def sweep(
-    models: Models, lq: Tensor, strengths: list[float], meter: Meter, runs: dict[str, Run], console: Console
-) -> list[dict[str, Any]]:
-    """The language model alone over the copying dial; the whole procedures with the other stages as in ``runs``."""
-    rest = {name: sum(run.seconds.values()) - run.seconds["LM"] for name, run in runs.items()}
-    table, rows = Table(title="language model over the dial"), []
-    titles = ("copy strength", "LQ tokens right", "reference s", "drafted s", "passes", "times faster", "same tokens")
-    for title in (*titles, "exact, whole", "default, whole"):
-        table.add_column(title, justify="right")
-    for strength in strengths:
-        paper_models.make_copying(models.language_model, models.vocabulary, paper_models.DISTANCE, strength)
-        straight, chats = Run(), paper_models.chats(models.vocabulary, lq)
-        with meter.stage(straight, "reference"):
-            reference_tokens(models, lq, straight)
-        with meter.stage(straight, "drafted"):
-            drafted = write_tokens(models.language_model, chats, models.vocabulary, lq.shape[1], draft=lq)
-        before, after = straight.seconds["reference"], straight.seconds["drafted"]
-        row: dict[str, Any] = {
-            "copy strength": strength,
-            "agreement": float((lq == drafted.tokens).float().mean()),
-            "reference s": before,
-            "drafted s": after,
-            "passes": float(drafted.passes.float().mean()),
-            "times faster": before / after,
-            "same tokens": torch.equal(drafted.tokens, straight.values["tokens"]),
-            "exact, whole": (rest["reference"] + before) / (rest["exact"] + after),
-            "default, whole": (rest["reference"] + before) / (rest["default"] + after),
-        }
-        rows.append(row)
-        table.add_row(
-            f"{strength}", f"{100 * row['agreement']:.0f} %", f"{before:.2f}", f"{after:.2f}", f"{row['passes']:.0f}",
-            f"{row['times faster']:.2f}", str(row["same tokens"]),
-            f"{row['exact, whole']:.2f}", f"{row['default, whole']:.2f}",
-        )  # fmt: skip
-    console.print(table)
-    return rows
-
-
 @torch.no_grad()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -246,8 +207,7 @@ def main() -> int:
     parser.add_argument("--tiny", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--copy", type=float, nargs="+", default=[0.155, 0.2, 0.26], help="strengths to sweep")
-    parser.add_argument("--main-copy", type=float, default=0.31, help="copy strength of the first table")
+    parser.add_argument("--copy", type=float, default=0.31, help="how strongly the LQ tokens are repeated")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -255,7 +215,7 @@ def main() -> int:
     preset = load_preset("paper").flow
     meter, console = Meter(options.device), Console(width=140)
     models = paper_models.build(FULL if options.full else TINY if options.tiny else SMALL, options.seed)
-    paper_models.make_copying(models.language_model, models.vocabulary, paper_models.DISTANCE, options.main_copy)
+    paper_models.make_copying(models.language_model, models.vocabulary, paper_models.DISTANCE, options.copy)
     dtype = torch.bfloat16 if options.full else torch.float32
     for part in models.parts():
         part.to(options.device, dtype)
@@ -274,10 +234,9 @@ def main() -> int:
     title = f"{options.device}, {str(dtype)[6:]}, batch {options.batch}, default mode "
     title += f"{preset.num_inference_steps} steps, guidance {preset.guidance_scale}; "
     show(console, title + f"the LQ token is right at {100 * right:.0f} % of the places", runs)
-    rows = sweep(models, lq, options.copy, meter, runs, console)
     if options.json:
         record = {name: {"seconds": run.seconds, "passes": run.passes, "peak": run.peak} for name, run in runs.items()}
-        options.json.write_text(json.dumps({"runs": record, "agreement": right, "sweep": rows}, indent=1))
+        options.json.write_text(json.dumps({"runs": record, "agreement": right}, indent=1))
     return 0
 
 

@@ -3,12 +3,15 @@
     python benchmarks/shortcuts.py drafting               the bundled weights, 166 faces at each of two levels
     python benchmarks/shortcuts.py drafting --limit 16 --json drafting.json
     python benchmarks/shortcuts.py drafting --agreement 100 97 50 0 --batches 1 --limit 16
+    python benchmarks/shortcuts.py drafting --agreement 100 97 50 0 --random
     python benchmarks/shortcuts.py solvers
 
 Drafting: are the tokens those of plain greedy decoding, how many passes of the language model do they take, and what
 does it save? The draft of a face are the tokens of its LQ image; with --agreement they are the tokens that greedy
-decoding writes, this percentage of them, and others at random places. Both ways decode each batch right after one
-another; the seconds are processor time of one thread, which other work on the machine disturbs less than the clock.
+decoding writes, this percentage of them, and others at random places; --random asks a language model of random weights
+in the published layout (729 tokens, widths / 4) instead, which leans on what it has just written alone. Both ways
+decode each batch right after one another; the seconds are processor time of one thread, which other work on the machine
+disturbs less than the clock.
 
 Solvers: how many steps does one need? Each against the exact end of flows whose velocity is known in closed form. The
 data are mixtures of Gaussians, as a posterior over faces is one of separate guesses; the source is N(0, I). Errors are
@@ -23,18 +26,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import paper_models
 import torch
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from systems import BENCH, command
 from torch import Tensor
-from torch.nn import functional as F
 
 from prefrestore.models.semantic.decoding import Written, write_tokens
 from prefrestore.models.semantic.instruction import ChatInputs, ImageVocabulary, build_chats
 from prefrestore.models.texture.sampler import dpm_solver, euler, flow_times
 from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.pipeline.inputs import prepare_faces
 
 STARTS = 400
 STDS, SHAPES = (0.05, 0.1, 0.3, 0.5), ((2, 8), (32, 8), (32, 64))  # of a component; (dimensions, components)
@@ -88,11 +92,8 @@ def timed(*args: Any, **kwargs: Any) -> tuple[Written, float]:
 def lq_tokens(pipeline: Any, paths: list[Path]) -> torch.Tensor:
     """The faces' own tokens (B,N), as the pipeline sees them."""
     images = pipeline.prepare([Image.open(path).convert("RGB") for path in paths])
-    side = pipeline.image_tokenizer.config.image_size
-    if images.shape[-1] != side:
-        images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
     with torch.no_grad():
-        return pipeline.image_tokenizer.encode(images)
+        return pipeline.image_tokenizer.encode(prepare_faces(images, pipeline.image_tokenizer.config.image_size))
 
 
 def spoilt(tokens: torch.Tensor, percent: float, codes: int) -> torch.Tensor:
@@ -105,29 +106,46 @@ def spoilt(tokens: torch.Tensor, percent: float, codes: int) -> torch.Tensor:
     return draft.view_as(tokens)
 
 
-def draft_counts(pipeline: Any, paths: list[Path], batch: int, percent: float | None) -> dict[str, float]:
-    """One level: sums over all faces, decoded in batches; ``percent``: of `spoilt`, None takes the LQ tokens."""
-    model, vocabulary = pipeline.language_model, ImageVocabulary.of(pipeline.text_tokenizer)
-    total: dict[str, float] = dict.fromkeys(
-        ("faces", "same tokens", "agreeing tokens", "passes", "most passes", "greedy s", "drafted s", "difference"), 0.0
-    )
-    for start in range(0, len(paths), batch):
-        tokens = lq_tokens(pipeline, paths[start : start + batch])
-        chats: ChatInputs = build_chats(
-            pipeline.text_tokenizer, tokens, answer_position=pipeline.config.answer_position
-        )
+Asked = tuple[Any, ImageVocabulary, list[tuple[ChatInputs, torch.Tensor]]]
+"""A language model, its vocabulary, and batches: the chats, and the LQ tokens (B,N) in them."""
+
+
+def bundled(pipeline: Any, paths: list[Path], batch: int) -> Asked:
+    """A pipeline's language model, asked about faces."""
+    text, at = pipeline.text_tokenizer, pipeline.config.answer_position
+    tokens = [lq_tokens(pipeline, paths[start : start + batch]) for start in range(0, len(paths), batch)]
+    chats = [(build_chats(text, part, answer_position=at), part) for part in tokens]
+    return pipeline.language_model, ImageVocabulary.of(text), chats
+
+
+def random_layout() -> Asked:
+    """One face of random tokens, and a random language model of the published layout."""
+    vocabulary = paper_models.vocabulary(paper_models.SMALL)
+    generator = torch.Generator().manual_seed(0)
+    lq = torch.randint(0, vocabulary.size, (1, paper_models.PLACES), generator=generator)
+    model = paper_models.language_model(paper_models.SMALL, vocabulary, 0).eval()
+    return model, vocabulary, [(paper_models.chats(vocabulary, lq), lq)]
+
+
+def draft_counts(asked: Asked, percents: list[float | None]) -> list[dict[str, float]]:
+    """For each of ``percents`` (of `spoilt`; None takes the LQ tokens) sums over all faces, decoded in batches."""
+    model, vocabulary, batches = asked
+    names = ("faces", "same tokens", "agreeing tokens", "passes", "most passes", "greedy s", "drafted s", "difference")
+    totals: list[dict[str, float]] = [dict.fromkeys(names, 0.0) for _ in percents]
+    for chats, tokens in batches:
         greedy, greedy_s = timed(model, chats, vocabulary, tokens.shape[1])
-        draft = tokens if percent is None else spoilt(greedy.tokens, percent, vocabulary.size)
-        drafted, drafted_s = timed(model, chats, vocabulary, tokens.shape[1], draft=draft)
-        total["faces"] += len(tokens)
-        total["same tokens"] += int((drafted.tokens == greedy.tokens).all(1).sum())
-        total["agreeing tokens"] += float((draft == greedy.tokens).float().mean(1).sum())
-        total["passes"] += float(drafted.passes.sum())
-        total["most passes"] = max(total["most passes"], float(drafted.passes.max()))
-        total["greedy s"] += greedy_s
-        total["drafted s"] += drafted_s
-        total["difference"] = max(total["difference"], float((drafted.queries - greedy.queries).abs().max()))
-    return total
+        for percent, total in zip(percents, totals, strict=True):
+            draft = tokens if percent is None else spoilt(greedy.tokens, percent, vocabulary.size)
+            drafted, drafted_s = timed(model, chats, vocabulary, tokens.shape[1], draft=draft)
+            total["faces"] += len(tokens)
+            total["same tokens"] += int((drafted.tokens == greedy.tokens).all(1).sum())
+            total["agreeing tokens"] += float((draft == greedy.tokens).float().mean(1).sum())
+            total["passes"] += float(drafted.passes.sum())
+            total["most passes"] = max(total["most passes"], float(drafted.passes.max()))
+            total["greedy s"] += greedy_s
+            total["drafted s"] += drafted_s
+            total["difference"] = max(total["difference"], float((drafted.queries - greedy.queries).abs().max()))
+    return totals
 
 
 def row(total: dict[str, float]) -> list[str]:
@@ -140,7 +158,7 @@ def row(total: dict[str, float]) -> list[str]:
         f"{total['most passes']:.0f}",
         f"{total['greedy s'] / faces:.4f}",
         f"{total['drafted s'] / faces:.4f}",
-        f"{total['greedy s'] / total['drafted s']:.1f}",
+        f"{total['greedy s'] / total['drafted s']:.2f}",
         f"{total['difference']:.1e}",
     ]
 
@@ -154,24 +172,30 @@ def drafting() -> int:
     parser.add_argument("--levels", nargs="+", default=["mild", "severe"])
     parser.add_argument("--batches", nargs="+", type=int, default=[16], help="faces decoded together")
     parser.add_argument("--agreement", nargs="+", type=float, metavar="PERCENT", help="of made drafts")
+    parser.add_argument("--random", action="store_true", help="ask a random model of the published layout")
     parser.add_argument("--limit", type=int, help="only so many faces a level")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size="core")
-    count = pipeline.image_tokenizer.num_tokens
-    table = Table(title=f"{options.preset}, {count} tokens a face; without a draft they take {count + 1} passes")
+    asked: dict[tuple[str, int], Asked] = {}
+    if options.random:
+        asked["random", 1] = random_layout()
+    else:
+        pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size="core")
+        for batch in options.batches:
+            for level in options.levels:
+                paths = sorted((options.bench / level).glob("*.png"))[: options.limit]
+                asked[level, batch] = bundled(pipeline, paths, batch)
+    table = Table(title="without a draft, one pass more than there are tokens")
     titles = ("level", "batch", "faces", "same tokens", "draft tokens right", "mean passes", "most", "greedy s/face")
     for title in (*titles, "drafted s/face", "times faster", "largest query difference"):
         table.add_column(title, justify="right")
     results: dict[str, dict[str, float]] = {}
-    for batch in options.batches:
-        for level in options.levels:
-            paths = sorted((options.bench / level).glob("*.png"))[: options.limit]
-            for percent in options.agreement or [None]:
-                total = draft_counts(pipeline, paths, batch, percent)
-                results[f"{level}, batch {batch}" + ("" if percent is None else f", {percent:g} %")] = total
-                table.add_row(level, str(batch), *row(total))
+    percents = options.agreement or [None]
+    for (level, batch), one in asked.items():
+        for percent, total in zip(percents, draft_counts(one, percents), strict=True):
+            results[f"{level}, batch {batch}" + ("" if percent is None else f", {percent:g} %")] = total
+            table.add_row(level, str(batch), *row(total))
     Console(width=160).print(table)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))

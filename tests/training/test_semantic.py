@@ -110,10 +110,10 @@ def test_only_the_language_model_is_trained_and_the_flow_term_is_added(
             assert queries.shape == (6, image_tokenizer.num_tokens + 1, 32) and targets.shape[1] == 3
             return self.scale * (queries.square().mean() + torch.rand((), generator=generator))
 
-    objective.flow_loss, objective.flow_weight = Flow(), 2.0
+    objective.flow_loss = Flow()
     faces = to_signed(np.asarray(load_face_set(data, size=64).images))
     losses = objective(faces, faces, [None] * 6, [False] * 6, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(losses["loss"], losses["cross_entropy"] + 2 * losses["flow"])
+    assert torch.allclose(losses["loss"], losses["cross_entropy"] + losses["flow"])
     losses["loss"].backward()
     assert objective.flow_loss.scale.grad is not None
     assert objective.language_model.model.embed_tokens.weight.grad is not None

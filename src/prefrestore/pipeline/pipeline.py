@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from diffusers import AutoencoderDC, DiffusionPipeline, SanaTransformer2DModel
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
@@ -135,8 +134,7 @@ class PrefRestorePipeline(DiffusionPipeline):
 
         ``decoding``: ``constrained``, ``sampling`` of `prefrestore.models.semantic.decoding.write_tokens`.
         """
-        if images.shape[-1] != (side := self.image_tokenizer.config.image_size):
-            images = F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
+        images = prepare_faces(images, self.image_tokenizer.config.image_size)
         with at_work(self.image_tokenizer):
             tokens = self.image_tokenizer.encode(images)
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)

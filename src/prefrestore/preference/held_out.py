@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,7 +15,7 @@ from prefrestore.models.texture.conditioning import Conditions
 from prefrestore.preference.rewards.base import RewardContext
 from prefrestore.preference.rewards.guard import HeldOutGuard
 from prefrestore.training.images import grid, to_signed
-from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.pairs import held_out_pairs
 
 if TYPE_CHECKING:
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
@@ -35,11 +34,7 @@ class HeldOutFaces:
         self, pipeline: PrefRestorePipeline, data: Sequence[Path], *, count: int, degradation: str, seed: int
     ) -> None:
         self.pipeline = pipeline
-        validation = load_validation(data, pipeline.face_size)
-        chosen = range(0, len(validation), max(1, len(validation) // count))[:count]
-        faces, rng = np.asarray([validation.images[i] for i in chosen]), np.random.default_rng(seed)
-        self.captions = [validation.captions[i] for i in chosen]
-        lq, clean = degraded_batch(faces, degradation, rng, mirror=False)
+        lq, clean, self.captions = held_out_pairs(data, pipeline.face_size, count, degradation, seed)
         self.lq, self.clean = to_signed(lq), to_signed(clean)
         self._conditions: Conditions | None = None
 

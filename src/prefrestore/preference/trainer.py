@@ -36,11 +36,12 @@ from prefrestore.preference.objectives import old_policy_decay, update_average
 from prefrestore.preference.policy import OBJECTIVES, PolicySettings
 from prefrestore.preference.rewards import asked_options, build_mix, build_reward, parse_mix
 from prefrestore.preference.rewards.guard import HeldOutGuard
-from prefrestore.training.identity import parameter_hash, run_identity
+from prefrestore.training.identity import run_identity
 from prefrestore.training.latents import PairsConfig, latent_pairs, pair_captions
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import load_training_faces, load_validation
 from prefrestore.training.processes import new_accelerator
+from prefrestore.training.published import start_hashes
 
 if TYPE_CHECKING:
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
@@ -199,14 +200,11 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     pipeline = load_base(config)
     if {config.noise_gain, config.noise_gain_after} - {1, None} and pipeline.config.start != "lq_latent":
         raise InvalidInputError("a noise gain is for flows from the LQ latents: others have nothing but noise")
-    modules = {name: part for name, part in pipeline.components.items() if isinstance(part, torch.nn.Module)}
-    base: dict[str, Any] = {name: parameter_hash(part) for name, part in modules.items()}
+    base = start_hashes(pipeline, config.reference)
     if config.scorer is not None:
         base["scorer"] = digest(folder_hashes(config.scorer))
     if config.reward_options is not None:
         base["reward_options"] = file_hash(config.reward_options)
-    if config.reference:
-        base["details"] = "reference"
     for name in (OLD, POLICY):
         add_adapter(
             pipeline.transformer,

@@ -18,7 +18,7 @@ from prefrestore.errors import InvalidInputError
 from prefrestore.files.weights import HASH_FILE, folder_hashes, write_hashes
 from prefrestore.training import fidelity
 from prefrestore.training.components import RUN_FILE, component_folder
-from prefrestore.training.pairs import degraded_batch, load_validation
+from prefrestore.training.pairs import held_out_pairs
 
 if TYPE_CHECKING:
     from prefrestore.pipeline.pipeline import PrefRestorePipeline
@@ -62,24 +62,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
     if (config.output_dir / "last_octave").is_dir():
         folder = component_folder(config.output_dir, "last_octave")
         pipeline.register_modules(last_octave=build_component(load_preset(config.preset), "last_octave", folder))
-    validation = load_validation(config.data, pipeline.face_size)
-    held_out = np.asarray(validation.images[:: max(1, len(validation) // config.faces)][: config.faces])
-    lq, _ = degraded_batch(held_out, stage.degradation, np.random.default_rng(config.seed), mirror=False)
+    lq, _, _ = held_out_pairs(config.data, pipeline.face_size, config.faces, stage.degradation, config.seed)
     full = restore(pipeline, lq, config.seed)
 
-    config.destination.parent.mkdir(parents=True, exist_ok=True)
-    # A folder of our own making: a name that is made up here could be one of the user's.
-    scratch = Path(tempfile.mkdtemp(prefix=f".{config.destination.name}.", dir=config.destination.parent))
-    try:
-        _write(pipeline, config, scratch / "new")
-        check_replaceable(config.destination)
-        if config.destination.exists():
-            os.replace(config.destination, scratch / "old")
-        os.replace(scratch / "new", config.destination)
-    finally:
-        if (scratch / "old").exists() and not config.destination.exists():
-            os.replace(scratch / "old", config.destination)
-        shutil.rmtree(scratch)
+    write_destination(config.destination, lambda folder: _write(pipeline, config, folder))
 
     # The base in both precisions: the adapter's file is half precision already.
     half = restore(load_preset_pipeline(config.preset, folder=config.destination, preference=False), lq, config.seed)
@@ -100,6 +86,23 @@ def _write(pipeline: PrefRestorePipeline, config: Config, folder: Path) -> None:
     if adapter.is_dir():
         shutil.copytree(adapter, folder / "preference", ignore=shutil.ignore_patterns(RUN_FILE))
     write_hashes(folder)
+
+
+def write_destination(destination: Path, write: Callable[[Path], object]) -> None:
+    """Put what ``write`` makes in the place of ``destination``, in one move; raises as `check_replaceable`."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    # A folder of our own making: a name that is made up here could be one of the user's.
+    scratch = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        write(scratch / "new")
+        check_replaceable(destination)
+        if destination.exists():
+            os.replace(destination, scratch / "old")
+        os.replace(scratch / "new", destination)
+    finally:
+        if (scratch / "old").exists() and not destination.exists():
+            os.replace(scratch / "old", destination)
+        shutil.rmtree(scratch)
 
 
 def check_replaceable(folder: Path) -> None:

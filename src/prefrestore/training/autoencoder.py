@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, random_crops, to_signed
 from prefrestore.training.loop import Trainer
@@ -131,6 +132,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
+    if config.crop > preset.face_size:
+        raise InvalidInputError(f"--crop {config.crop} is larger than the faces of {preset.face_size} px")
     mixed = load_training_mix(config.data, preset.face_size)
     faces = np.concatenate([np.asarray(part.images) for part in mixed.sets])
     validation = np.asarray(load_validation(config.data, preset.face_size).images)

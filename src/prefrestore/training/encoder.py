@@ -29,8 +29,8 @@ from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import (
     cached_pairs,
     degraded_batch,
+    held_out_pairs,
     load_training_faces,
-    load_validation,
 )
 from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
@@ -175,13 +175,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
+    preset.component("lq_encoder")  # a preset without one is refused before anything else is asked for
     accelerator = new_accelerator()
     folder = component_folder(config.output_dir, "autoencoder")
     autoencoder = build_component(preset, "autoencoder", folder).to(accelerator.device)
     objective = new_objective(config, autoencoder)
     lq_encoder, input_skip = objective.lq_encoder, objective.input_skip
     faces = load_training_faces(config.data, preset.face_size)
-    validation = load_validation(config.data, preset.face_size)
 
     def encode(images: np.ndarray) -> Tensor:
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
@@ -216,8 +216,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         latents = {name: torch.from_numpy(pairs[name][index].astype(np.float32)) for name in names}
         return latents | {"images": to_signed(pairs["lq"][index]), "targets": to_signed(pairs["targets"][index])}
 
-    held_out = np.asarray(validation.images[:: max(1, len(validation) // 32)][:32])
-    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
+    lq, targets, _ = held_out_pairs(config.data, preset.face_size, 32, config.degradation, config.seed)
 
     @torch.no_grad()
     def sample() -> Image.Image:

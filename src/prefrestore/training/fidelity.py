@@ -7,15 +7,15 @@ seeded pairs, and the frozen language model's states, are computed once, and eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefrestore.training.components import check_together, component_folder
 from prefrestore.training.flow_objective import FlowLosses, FlowObjective
@@ -23,9 +23,17 @@ from prefrestore.training.identity import parameter_hash, run_identity, start_ha
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.latents import PairsConfig, latent_pairs
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import degraded_batch, load_training_faces, load_validation
+from prefrestore.training.pairs import held_out_pairs, load_training_faces, told_batch
 from prefrestore.training.processes import new_accelerator
-from prefrestore.training.published_texture import train_texture
+from prefrestore.training.published import (
+    TextureObjective,
+    ask_for_model,
+    begin,
+    exports,
+    norms_are_one,
+    queries_of,
+    start_hashes,
+)
 from prefrestore.training.working import answer_zero, working_pipeline
 
 if TYPE_CHECKING:
@@ -36,6 +44,8 @@ LEARNT = ("transformer", "connectors")
 """The components that this stage trains."""
 SAMPLE_STEPS = 2
 """Steps of the second of the two restorations that the grids show; the first has one."""
+CAPTION_SHARE, COPY_SHARE = 0.9, 0.2
+"""Of a run from a published model: captioned faces that are told so, and the published run's copy tasks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,46 +122,109 @@ def stands_on(pipeline: PrefRestorePipeline, config: Config) -> dict[str, str]:
     return hashes | {"autoencoder": parameter_hash(pipeline.autoencoder, skip=skip)}
 
 
-def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
-    """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
-    if config.model is not None:
-        return train_texture(config, config.model)
-    pipeline = load_working_pipeline(config)
-    accelerator = new_accelerator()
-    pipeline.to(accelerator.device)
-    identity = run_identity(
-        "fidelity", config, load_training_faces(config.data, pipeline.face_size), stands_on(pipeline, config)
-    )
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run of this stage begins with, on the device of the run.
+
+    shown: LQ images (B,3,H,W) in [-1,1] -> rows of restorations for the grids, in the same range. parts: what writes
+    the result, by name; over: stages whose components it may replace.
+    """
+
+    pipeline: PrefRestorePipeline
+    stands_on: dict[str, str]
+    objective: nn.Module
+    make_batch: Callable[[int], Mapping[str, Any]]
+    shown: Callable[[Tensor], list[Tensor]]
+    parts: Mapping[str, Callable[[Path], object]]
+    over: tuple[str, ...] = ()
+
+
+def from_parts(config: Config, device: torch.device, log: Callable[[str], None]) -> Start:
+    """Behind the finished components of the working folder, whose latents and states are cached."""
+    ask_for_model(config.preset, config.output_dir)
+    pipeline = load_working_pipeline(config).to(device)
+    given = stands_on(pipeline, config)
     pairs = latent_pairs(pipeline, config, log)
-    validation = load_validation(config.data, pipeline.face_size)
 
     def make_batch(step: int) -> dict[str, Tensor | int]:
         rng = np.random.default_rng([config.seed, 1, step])
         # Not in the order of the cache: the first of a batch are those at t = 1.
         return pairs.batch(rng.integers(len(pairs), size=config.batch_size)) | {"step": step}
 
+    def shown(lq: Tensor) -> list[Tensor]:
+        mean = pipeline.decode(pipeline.encode_texture(lq)) * 2 - 1
+        settings: dict[str, Any] = {"fidelity": 0, "output_type": "latent"}
+        steps = (pipeline(lq, num_inference_steps=n, **settings).images for n in (1, SAMPLE_STEPS))
+        return [mean, *(pipeline.decode(latents) * 2 - 1 for latents in steps)]
+
+    trained = (*LEARNT, *(("autoencoder",) if config.decoder_weight > 0 else ()))
+    return Start(
+        pipeline=pipeline,
+        stands_on=given,
+        objective=FlowObjective.of(pipeline, config, seed=config.seed),
+        make_batch=make_batch,
+        shown=shown,
+        parts={name: getattr(pipeline, name).save_pretrained for name in trained},
+        over=("autoencoder",),
+    )
+
+
+def from_model(config: Config, model: Path, device: torch.device) -> Start:
+    """On the published classes of ``model``: what `TextureObjective` trains; the whole model is written."""
+    pipeline = begin(config.preset, model, seed=config.seed)
+    given, shared = start_hashes(pipeline, config.reference), norms_are_one(pipeline)
+    pipeline.to(device)
+    faces = load_training_faces(config.data, pipeline.face_size)
+    copy_share = COPY_SHARE if config.reference else 0.0
+
+    def make_batch(step: int) -> dict[str, Tensor]:
+        batch = told_batch(
+            faces, config, step, caption_share=CAPTION_SHARE, copy_share=copy_share, captioned_copies=False
+        )
+        lq, targets, copied = batch["lq"], batch["targets"], torch.tensor(batch["copy"])
+        lq[copied] = targets[copied]
+        lq, targets = lq.to(device), targets.to(device)
+        queries = queries_of(pipeline, lq, targets, batch["captions"], reference=config.reference)
+        return {"lq": lq, "targets": targets, "queries": queries.float()}
+
+    def shown(lq: Tensor) -> list[Tensor]:
+        conditions = pipeline.conditions(lq)
+        noise = torch.randn(conditions.lq_latents.shape, generator=torch.Generator().manual_seed(config.seed))
+        return [pipeline.decode(pipeline.sample(conditions, noise), conditions) * 2 - 1]
+
+    return Start(
+        pipeline=pipeline,
+        stands_on=given,
+        objective=TextureObjective(pipeline),
+        make_batch=make_batch,
+        shown=shown,
+        parts=exports(pipeline, model, shares_norm=shared),
+    )
+
+
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the denoiser and the connectors; write ``transformer/`` and ``connectors/`` under ``output_dir``."""
+    accelerator = new_accelerator()
+    device, model = accelerator.device, config.model
+    start = from_parts(config, device, log) if model is None else from_model(config, model, device)
+    pipeline = start.pipeline
+    faces = load_training_faces(config.data, pipeline.face_size)
+    identity = run_identity("fidelity", config, faces, start.stands_on)
+    lq, targets, _ = held_out_pairs(config.data, pipeline.face_size, 8, config.degradation, config.seed)
     if config.gradient_checkpointing:
         pipeline.transformer.enable_gradient_checkpointing()
     if config.compile:
         pipeline.transformer.compile()
-    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
-    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
 
     @torch.compiler.set_stance("force_eager")
     def sample() -> Image.Image:
-        mean = pipeline.decode(pipeline.encode_texture(to_signed(lq).to(pipeline.device))) * 2 - 1
-        restored = [
-            pipeline.decode(pipeline(list(lq), num_inference_steps=n, fidelity=0, output_type="latent").images) * 2 - 1
-            for n in (1, SAMPLE_STEPS)
-        ]
-        return grid([to_signed(lq), mean, *restored, to_signed(targets)])
+        return grid([to_signed(lq), *start.shown(to_signed(lq).to(device)), to_signed(targets)])
 
-    objective = FlowObjective.of(pipeline, config, seed=config.seed)
+    # With a model, batches hold what it says on the device, so no other process can prepare them.
+    loop = config.loop("fidelity", **({} if model is None else {"num_workers": 0}))
     trainer = Trainer(
-        objective, make_batch, config.loop("fidelity"), sample=sample, accelerator=accelerator, identity=identity
+        start.objective, start.make_batch, loop, sample=sample, accelerator=accelerator, identity=identity
     )
     trainer.fit()
-    trained = ("transformer", "connectors", *(("autoencoder",) if config.decoder_weight > 0 else ()))
-    parts = {name: getattr(pipeline, name).save_pretrained for name in trained}
-    trainer.export(config.output_dir, parts, over=("autoencoder",))
+    trainer.export(config.output_dir, start.parts, over=start.over)
     return trainer

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -31,7 +30,7 @@ from prefrestore.training.flow_objective import FlowLosses, FlowObjective
 from prefrestore.training.identity import parameter_hash, run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
+from prefrestore.training.pairs import Faces, held_out_pairs, load_training_faces
 from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.working import answer_zero
 
@@ -45,7 +44,7 @@ _TWO = fidelity.Config
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(semantic.Config, FlowLosses):
+class Config(semantic.WritingConfig, FlowLosses):
     """``prefrestore train one-stage``.
 
     Args:
@@ -73,6 +72,7 @@ class Config(semantic.Config, FlowLosses):
     batch_size: int = _TWO.batch_size
     learning_rate: float = _TWO.learning_rate
     validation_faces: int = 32
+    sample_every: int = 300
     cross_entropy_weight: float = 1.0
 
 
@@ -168,8 +168,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the language model, the connectors and the denoiser together; write them under ``output_dir``."""
     from prefrestore.pipeline.presets import load_preset
 
+    preset = load_preset(config.preset)
+    if "lq_encoder" not in preset.components:
+        raise InvalidInputError(
+            f"one stage is for presets with an LQ encoder of their own, which '{config.preset}' does not have: "
+            f"its two steps are `train semantic` and `train fidelity`"
+        )
     take_over(config)
-    size = load_preset(config.preset).face_size
+    size = preset.face_size
     faces = load_training_faces(config.data, size)
     pipeline = new_pipeline(config, faces.captions_to_learn_from())
     stands_on = {name: parameter_hash(getattr(pipeline, name)) for name in FINISHED}
@@ -192,15 +198,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         pipeline.autoencoder,
         cross_entropy_weight=config.cross_entropy_weight,
     )
-    validation = load_validation(config.data, size)
-    validation = validation.subset(range(0, len(validation), max(1, len(validation) // config.validation_faces)))
-    rng = np.random.default_rng(config.seed)
-    lq, clean = degraded_batch(np.asarray(validation.images), config.degradation, rng, mirror=False)
+    lq, clean, captions = held_out_pairs(
+        config.data, size, config.validation_faces, config.degradation, config.seed
+    )
     given, tokens = (semantic.encode_all(image_tokenizer, images) for images in (lq, clean))
 
     def sample() -> Image.Image:
         language_model.eval()
-        values, _ = semantic.measure_writing(semantics, given, tokens, validation.captions)
+        values, _ = semantic.measure_writing(semantics, given, tokens, captions)
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         first = to_signed(lq[:8]).to(pipeline.device)
         mean = pipeline.decode(pipeline.encode_texture(first))

@@ -77,6 +77,38 @@ def degraded_batch(
     return np.stack(lq), np.stack(target)
 
 
+def held_out_pairs(
+    roots: Sequence[Path], size: int, count: int, degradation: str, seed: int
+) -> tuple[np.ndarray, np.ndarray, Sequence[str | None]]:
+    """Up to ``count`` validation faces, evenly spread -> (lq, clean), each (N,H,W,3) uint8, and captions."""
+    validation = load_validation(roots, size)
+    chosen = validation.subset(range(0, len(validation), max(1, len(validation) // count))[:count])
+    lq, clean = degraded_batch(np.asarray(chosen.images), degradation, np.random.default_rng(seed), mirror=False)
+    return lq, clean, chosen.captions
+
+
+def told_batch(
+    faces: Faces, config: Any, step: int, *, caption_share: float, copy_share: float, captioned_copies: bool = True
+) -> dict[str, Any]:
+    """The batch of one step: degraded pairs, captions kept in ``caption_share``, ``copy_share`` copy tasks.
+
+    Args:
+        config: of a stage; its ``seed``, ``batch_size`` and ``degradation`` count.
+        captioned_copies: whether a copy task may carry a caption.
+
+    Returns:
+        ``lq`` and ``targets`` (B,3,H,W) in [-1,1], ``captions``, and which of them are a ``copy``.
+    """
+    rng = np.random.default_rng([config.seed, step])
+    drawn = faces.draw(config.batch_size, seed=config.seed, step=step)
+    keep = rng.random(len(drawn)) < caption_share
+    copy = rng.random(len(drawn)) < copy_share
+    lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
+    told = keep if captioned_copies else keep & ~copy
+    captions = [text if shown else None for text, shown in zip(faces.captions(drawn), told, strict=True)]
+    return {"lq": to_signed(lq), "targets": to_signed(targets), "captions": captions, "copy": copy.tolist()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class LatentPairs:
     """Cached pairs: scaled LQ and clean latents (N,C,h,w), LM states (N,Q,D), all float16; the images uint8."""

@@ -21,12 +21,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.files.weights import write_hashes
 from prefrestore.models.semantic.instruction import TURN_END, ImageVocabulary, build_chats
 from prefrestore.models.semantic.integrator import teacher_forced
 from prefrestore.models.texture import flow
 from prefrestore.models.texture.conditioning import denoise, embed_latents
+from prefrestore.pipeline.inputs import prepare_faces
 from prefrestore.pipeline.presets import load_preset
+from prefrestore.pipeline.published.components import is_published
 from prefrestore.pipeline.published.saving import save_assembled, share_norm
 from prefrestore.pipeline.published.start import start_pipeline, unread_tensors
 from prefrestore.training.identity import parameter_hash
@@ -41,8 +44,23 @@ DROPPED = 0.1
 
 
 def begin(preset_name: str, model: Path, *, seed: int, captions: Sequence[str] = ()) -> PrefRestorePipeline:
-    """`start_pipeline` of a preset by its name."""
-    return start_pipeline(model, load_preset(preset_name), seed=seed, captions=captions)
+    """`start_pipeline` of a preset by its name; InvalidInputError where it is not one of the published classes."""
+    preset = load_preset(preset_name)
+    if not is_published(preset):
+        raise InvalidInputError(
+            f"--model is for presets of the published classes: with '{preset_name}' the stages take from --output-dir "
+            f"what the ones before have written"
+        )
+    return start_pipeline(model, preset, seed=seed, captions=captions)
+
+
+def ask_for_model(preset_name: str, output_dir: Path) -> None:
+    """Without ``--model``: InvalidInputError for a preset of the published classes whose parts are not all at hand."""
+    if is_published(load_preset(preset_name)) and not (Path(output_dir) / "image_tokenizer").is_dir():
+        raise InvalidInputError(
+            f"the preset '{preset_name}' is trained from published weights: name their folder as --model "
+            f"(docs/paper-scale.md)"
+        )
 
 
 def start_hashes(pipeline: PrefRestorePipeline, reference: bool) -> dict[str, str]:
@@ -135,17 +153,10 @@ def queries_of(
     if not reference:
         return pipeline.encode_semantics(lq, captions)
     side = pipeline.image_tokenizer.config.image_size
-    given, tokens = (pipeline.image_tokenizer.encode(semantic_images(images, side)) for images in (lq, targets))
+    given, tokens = (pipeline.image_tokenizer.encode(prepare_faces(images, side)) for images in (lq, targets))
     chats = build_chats(pipeline.text_tokenizer, given, captions, answer_position=pipeline.config.answer_position)
     vocabulary, closing = ImageVocabulary.of(pipeline.text_tokenizer), closing_ids(pipeline.text_tokenizer)
     return teacher_forced(pipeline.language_model, chats, tokens, vocabulary, closing).queries
-
-
-def semantic_images(images: Tensor, side: int) -> Tensor:
-    """Images (B,3,H,W) in [-1,1] as the image tokenizer sees them, (B,3,side,side), as in the pipeline."""
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, size=(side, side), mode="bicubic", antialias=True).clamp(-1, 1)
 
 
 def exports(pipeline: PrefRestorePipeline, model: Path, *, shares_norm: bool) -> Mapping[str, Callable[[Path], object]]:

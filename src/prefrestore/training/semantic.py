@@ -2,7 +2,7 @@
 
 Pref-Restore (arXiv 2601.19506) adds a flow loss with the queries as the only condition, through a denoiser
 that already knows faces. At compact scale no such denoiser exists when this step runs, so the cross-entropy
-stands alone by default; `run` takes the flow term as a function for the scales that have one.
+stands alone; on the published classes the term is `prefrestore.training.published.QueryFlow`.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from prefrestore.training.components import component_folder
 from prefrestore.training.identity import run_identity
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import Faces, degraded_batch, load_training_faces, load_validation
+from prefrestore.training.pairs import Faces, held_out_pairs, load_training_faces, told_batch
 from prefrestore.training.published import (
     QueryFlow,
+    ask_for_model,
     begin,
     closing_ids,
     exports,
@@ -29,7 +29,6 @@ from prefrestore.training.published import (
     start_hashes,
 )
 from prefrestore.training.semantic_objective import (
-    FlowLoss,
     SemanticObjective,
     encode_all,
     measure_writing,
@@ -39,7 +38,18 @@ from prefrestore.training.stage import StageConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(StageConfig):
+class WritingConfig(StageConfig):
+    """Fields of the stages that train the language model; `Config` says what they mean."""
+
+    degradation: str = "training"
+    caption_share: float = 0.9
+    copy_share: float = 0.2
+    validation_faces: int = 96
+    gradient_checkpointing: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(WritingConfig):
     """``prefrestore train semantic``.
 
     Args:
@@ -58,11 +68,6 @@ class Config(StageConfig):
         reference: with ``model``, the details of the published run (`prefrestore.training.published`).
     """
 
-    degradation: str = "training"
-    caption_share: float = 0.9
-    copy_share: float = 0.2
-    validation_faces: int = 96
-    gradient_checkpointing: bool = False
     model: Path | None = None
     reference: bool = False
     steps: int = 380
@@ -71,35 +76,17 @@ class Config(StageConfig):
     sample_every: int = 300
 
 
-def training_batch(faces: Faces, config: Config, step: int) -> dict[str, object]:
-    """The batch of one step: degraded pairs, captions kept in ``caption_share``, ``copy_share`` copy
-    tasks."""
-    rng = np.random.default_rng([config.seed, step])
-    pairs = faces.draw(config.batch_size, seed=config.seed, step=step)
-    keep = rng.random(len(pairs)) < config.caption_share
-    copy = rng.random(len(pairs)) < config.copy_share
-    lq, targets = degraded_batch(faces.images(pairs), config.degradation, rng)
-    kept = zip(faces.captions(pairs), keep, strict=True)
-    return {
-        "lq": to_signed(lq),
-        "targets": to_signed(targets),
-        "captions": [
-            caption if shown and not (copied and config.reference) else None
-            for (caption, shown), copied in zip(kept, copy, strict=True)
-        ],
-        "copy": copy.tolist(),
-    }
+def training_batch(
+    faces: Faces, config: WritingConfig, step: int, *, captioned_copies: bool = True
+) -> dict[str, object]:
+    """`told_batch` with the shares of ``config``."""
+    shares = {"caption_share": config.caption_share, "copy_share": config.copy_share}
+    return told_batch(faces, config, step, **shares, captioned_copies=captioned_copies)
 
 
-def run(
-    config: Config, *, flow_loss: FlowLoss | None = None, flow_weight: float = 1.0, log: Callable[[str], None] = print
-) -> Trainer:
-    """Train the language model; write ``output_dir/text_tokenizer`` and ``output_dir/language_model``.
-
-    Args:
-        flow_loss, flow_weight: the flow term of scales that have a denoiser, and its weight.
-    """
-    start = _from_model(config) if config.model is not None else _new_model(config, flow_loss, flow_weight)
+def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
+    """Train the language model; write ``output_dir/text_tokenizer`` and ``output_dir/language_model``."""
+    start = _from_model(config) if config.model is not None else _new_model(config)
     objective, faces, size = start.objective, start.faces, start.size
     image_tokenizer, language_model = objective.image_tokenizer, objective.language_model
     codes = image_tokenizer.config.codebook_size
@@ -107,18 +94,16 @@ def run(
         # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
         language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    validation = load_validation(config.data, size)
-    stride = max(1, len(validation) // config.validation_faces)
-    validation = validation.subset(range(0, len(validation), stride))
-    rng = np.random.default_rng(config.seed)
-    lq, clean = degraded_batch(validation.images, config.degradation, rng, mirror=False)
+    lq, clean, captions = held_out_pairs(
+        config.data, size, config.validation_faces, config.degradation, config.seed
+    )
     drawn = faces.images(faces.draw(512, seed=config.seed, step=0))
     given, tokens, seen = (encode_all(image_tokenizer, images) for images in (lq, clean, drawn))
     log(f"validation: the codes' frequencies alone give {unigram_loss(seen, tokens, codes):.3f} nats a token")
 
     def sample() -> Image.Image:
         language_model.eval()  # in training mode, gradient checkpointing leaves nothing in the cache to decode with
-        values, answer = measure_writing(objective, given, tokens, validation.captions)
+        values, answer = measure_writing(objective, given, tokens, captions)
         language_model.train()
         log("validation " + " ".join(f"{name} {value:.4f}" for name, value in values.items()))
         if not hasattr(image_tokenizer, "decode"):  # TA-Tok's way back to pictures is not part of this package
@@ -136,7 +121,11 @@ def run(
     )
     identity = run_identity("semantic", config, faces, start.stands_on)
     trainer = Trainer(
-        objective, lambda step: training_batch(faces, config, step), loop, sample=sample, identity=identity
+        objective,
+        lambda step: training_batch(faces, config, step, captioned_copies=not config.reference),
+        loop,
+        sample=sample,
+        identity=identity,
     )
     trainer.fit()
     trainer.export(config.output_dir, start.parts())
@@ -154,11 +143,12 @@ class _Start:
     parts: Callable[[], Mapping[str, Callable[[Path], object]]]
 
 
-def _new_model(config: Config, flow_loss: FlowLoss | None, flow_weight: float) -> _Start:
+def _new_model(config: Config) -> _Start:
     """A new language model, behind the finished image tokenizer of the working folder."""
     from prefrestore.pipeline.components import build_component, build_components
     from prefrestore.pipeline.presets import load_preset
 
+    ask_for_model(config.preset, config.output_dir)
     preset = load_preset(config.preset)
     folder = component_folder(config.output_dir, "image_tokenizer")
     image_tokenizer = build_component(preset, "image_tokenizer", folder)
@@ -177,8 +167,6 @@ def _new_model(config: Config, flow_loss: FlowLoss | None, flow_weight: float) -
         image_tokenizer,
         text_tokenizer,
         answer_position=preset.answer_position,
-        flow_loss=flow_loss,
-        flow_weight=flow_weight,
     )
     written = {"text_tokenizer": text_tokenizer.save_pretrained, "language_model": language_model.save_pretrained}
     return _Start(

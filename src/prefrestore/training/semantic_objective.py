@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
 from prefrestore.models.semantic.integrator import TeacherForced, teacher_forced, write_tokens
+from prefrestore.pipeline.inputs import prepare_faces
 from prefrestore.training.images import to_signed
-from prefrestore.training.published import semantic_images
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,7 +33,6 @@ class SemanticObjective(nn.Module):
         *,
         answer_position: int | None,
         flow_loss: FlowLoss | None = None,
-        flow_weight: float = 1.0,
         closing: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -44,14 +43,13 @@ class SemanticObjective(nn.Module):
         self.vocabulary = ImageVocabulary.of(text_tokenizer)
         self.answer_position = answer_position
         self.flow_loss = flow_loss
-        self.flow_weight = flow_weight
 
     def read(self, lq: Tensor, targets: Tensor, captions: Sequence[str | None], copy: Sequence[bool]) -> TeacherForced:
         """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> the language model on the clean tokens."""
         copied = torch.tensor(list(copy), device=lq.device)
         # The frozen tokenizer reads in float32, as it does in the pipeline: near ties fall the same way.
         side = self.image_tokenizer.config.image_size
-        lq, targets = semantic_images(lq, side), semantic_images(targets, side)
+        lq, targets = prepare_faces(lq, side), prepare_faces(targets, side)
         with torch.autocast(lq.device.type, enabled=False):
             tokens = self.image_tokenizer.encode(targets)
             given = tokens.clone()
@@ -76,7 +74,7 @@ class SemanticObjective(nn.Module):
         total = result.loss
         if self.flow_loss is not None:
             losses["flow"] = self.flow_loss(result.queries, targets, generator)
-            total = total + self.flow_weight * losses["flow"]
+            total = total + losses["flow"]
         return losses | {"loss": total}
 
 
@@ -84,7 +82,7 @@ def encode_all(image_tokenizer: Any, images: np.ndarray, batch: int = 16) -> Ten
     """Images (M,H,W,3) uint8 -> their tokens (M,N)."""
     side = image_tokenizer.config.image_size
     pieces = (to_signed(images[i : i + batch]).to(image_tokenizer.device) for i in range(0, len(images), batch))
-    pieces = (semantic_images(piece, side) for piece in pieces)
+    pieces = (prepare_faces(piece, side) for piece in pieces)
     return torch.cat([image_tokenizer.encode(piece).cpu() for piece in pieces])
 
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,34 @@ TRANSFORMER = {
     "sample_size": 8,
     "patch_size": 1,
 }
+LANGUAGE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "tie_word_embeddings": False,
+}
 ARCHITECTURE = Architecture(
     image_tokenizer=TOKENIZER, transformer=TRANSFORMER, autoencoder=AUTOENCODER, face_size=FACE
 )
 ADAPTED = [f"{attention}.{layer}" for attention in ("attn1", "attn2") for layer in ("to_q", "to_k", "to_v", "to_out.0")]
+
+
+def preset() -> dict[str, Any]:
+    """The preset ``paper`` with these widths."""
+    values = json.loads((resources.files("prefrestore.pipeline") / "configs" / "paper.json").read_text())
+    for name, arguments in (
+        ("image_tokenizer", TOKENIZER | {"select_layer": -2, "codebook_size": CODES, "code_dim": CODE_DIM}),
+        ("text_tokenizer", {"text_vocabulary": 300, "max_length": 400}),
+        ("language_model", LANGUAGE),
+        ("autoencoder", AUTOENCODER),
+        ("transformer", TRANSFORMER | {"qk_norm": "rms_norm_across_heads"}),
+        ("connectors", {"query_features": 32, "latent_features": 16, "condition_features": 24}),
+    ):
+        values["components"][name] = {"class": values["components"][name]["class"], **arguments}
+    return values | {"face_size": FACE, "name": "tiny-paper"}
 
 
 @dataclass(frozen=True)
@@ -161,15 +186,9 @@ def language_config(rows: int) -> Qwen3Config:
     """Grouped queries, rotary base of its own, no tied head."""
     return Qwen3Config(
         vocab_size=rows,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
         max_position_embeddings=512,
         rope_parameters={"rope_type": "default", "rope_theta": ROPE_THETA},
-        tie_word_embeddings=False,
+        **LANGUAGE,
     )
 
 

@@ -60,6 +60,14 @@ class Architecture:
         return cls(**{**vars(cls.paper()), **values})
 
 
+def is_published(preset: Preset) -> bool:
+    """Whether a preset's components are of the published classes, whatever their sizes."""
+    ours, theirs = (
+        {name: part.class_name for name, part in each.components.items()} for each in (preset, load_preset(LAYOUT))
+    )
+    return ours == theirs
+
+
 def read_json(file: Path) -> dict[str, Any]:
     """A JSON object; WeightsError where the file is missing or something else."""
     try:

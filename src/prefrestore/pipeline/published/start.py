@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from prefrestore.errors import WeightsError
 from prefrestore.files.weights import HASH_FILE, verify
@@ -39,6 +39,14 @@ def start_pipeline(model: Path, preset: Preset, *, seed: int = 0, captions: Iter
     Raises:
         WeightsError: the folder is none of these, or not whole.
     """
+    pipeline = _found(model, preset, seed=seed, captions=captions)
+    for part in pipeline.components.values():
+        if isinstance(part, nn.Module):  # a pipeline folder's come as they would be trained on as a whole
+            part.eval().requires_grad_(False)
+    return pipeline
+
+
+def _found(model: Path, preset: Preset, *, seed: int, captions: Iterable[str]) -> PrefRestorePipeline:
     architecture = Architecture.of(preset)
     if not model.is_dir():
         raise WeightsError(f"{model}: there is no such folder to train from")

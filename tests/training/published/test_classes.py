@@ -11,7 +11,7 @@ from prefrestore.pipeline.components import build_component
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import autoencoder, encoder, tokenizer
 
-PRESET = str(Path(__file__).parents[1] / "presets" / "published.json")
+PRESET = str(Path(__file__).parents[2] / "presets" / "published.json")
 SETTINGS = {"preset": PRESET, "steps": 2, "batch_size": 2, "mixed_precision": "no"}
 
 
