@@ -134,7 +134,7 @@ class PrefRestorePipeline(DiffusionPipeline):
 
         ``decoding``: ``constrained``, ``sampling`` of `prefrestore.models.semantic.decoding.write_tokens`.
         """
-        images = prepare_faces(images, self.image_tokenizer.config.image_size)
+        images = inputs.prepare_faces(images, self.image_tokenizer.config.image_size)
         with at_work(self.image_tokenizer):
             tokens = self.image_tokenizer.encode(images)
         chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
