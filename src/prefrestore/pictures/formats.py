@@ -95,8 +95,8 @@ JPEG_XL_HINT = "JPEG XL needs one more package: pip install 'prefrestore[jxl]'"
 @cache
 def register_readers() -> None:
     """Teach Pillow HEIC, and JPEG XL if its package is installed. Done once."""
-    import pillow_heif
+    import pi_heif
 
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False)
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False)
     if has_jpeg_xl():
         import pillow_jxl  # noqa: F401  registers itself

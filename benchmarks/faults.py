@@ -1,0 +1,106 @@
+"""Contact sheets of what photos suffer from, before and after, of many people: to be looked at.
+
+    python benchmarks/faults.py DATA OUT [--kinds scratched cut ...] [--people 8]
+
+DATA holds ``faces/val``. Each kind of damage is done to other people, at 256 px; every face is restored as a photo, whatever the rules
+say (``--faces all``), and what they would have said is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+from itertools import cycle
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+from sharpness import Damage, mosaic, stored, strokes
+from sheets import real_sheet
+
+from prefrestore.degrade.synthetic import add_noise, to_uint8
+from prefrestore.faces.detect import FaceDetector
+from prefrestore.pictures.read import read_photo
+from prefrestore.pipeline.build import load_preset_pipeline
+from prefrestore.restoration.find import find_faces
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.photo import restore_photo
+from prefrestore.restoration.rules import decide
+
+SIDE = 256  # px
+
+
+def straight(gain: float, offset: float) -> Damage:
+    """Coded values times ``gain`` plus ``offset`` (0..1), under a blur of 2 px."""
+
+    def make(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return to_uint8(cv2.GaussianBlur(face, (0, 0), 2).astype(np.float32) * gain + offset * 255)
+
+    return make
+
+
+def noisy(sigma: float) -> Damage:
+    """Noise of so many levels."""
+    return lambda face, rng: to_uint8(add_noise(face.astype(np.float32), sigma, rng))
+
+
+def cut(left: float, top: float, right: float, bottom: float) -> Damage:
+    """What is left of a picture that ends there (shares of its sides), under a blur of 2 px."""
+
+    def make(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        x0, y0, x1, y1 = (round(share * len(face)) for share in (left, top, right, bottom))
+        return np.ascontiguousarray(cv2.GaussianBlur(face, (0, 0), 2)[y0:y1, x0:x1])
+
+    return make
+
+
+KINDS: dict[str, tuple[Damage, ...]] = {
+    "scratched": (strokes,),
+    "mosaic": (mosaic(8), mosaic(12)),
+    "jpeg": (stored(5), stored(10)),
+    "faded": (straight(0.15, 0.6), straight(0.3, 0.45)),
+    "dark": (straight(0.12, 0.02), straight(0.25, 0.02)),
+    "noisy": (noisy(25), noisy(50)),
+    # Half a face on either side; without its forehead, without its chin.
+    "cut": (cut(0, 0, 0.5, 1), cut(0.45, 0, 1, 1), cut(0, 0.36, 1, 1), cut(0, 0, 1, 0.62)),
+    "eyeless": (cut(0, 0.52, 1, 1), cut(0, 0.56, 1, 1)),
+}
+
+
+def square(pixels: np.ndarray) -> Image.Image:
+    """A picture on a square of grey, so that a sheet shows where it ends."""
+    side = max(pixels.shape[:2])
+    ground = Image.new("RGB", (side, side), (128, 128, 128))
+    ground.paste(Image.fromarray(pixels), ((side - pixels.shape[1]) // 2, (side - pixels.shape[0]) // 2))
+    return ground
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--people", type=int, default=8, help="of each kind")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    pipeline, detector = load_preset_pipeline("compact"), FaceDetector()
+    every = sorted((options.data / "faces" / "val").iterdir())
+    for number, kind in enumerate(options.kinds):
+        shown = []
+        paths = every[number :: len(every) // options.people][: options.people]
+        for path, damage in zip(paths, cycle(KINDS[kind]), strict=False):
+            sharp = cv2.resize(read_photo(path).rgb8(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+            pixels = damage(sharp, np.random.default_rng(number))
+            result = restore_photo(pixels, pipeline, options=RestoreOptions(faces="all"), detector=detector)
+            found = find_faces(result.before, pixels, detector, SIDE, RestoreOptions())
+            rules = [decide(face.facts, index=index, options=RestoreOptions()) for index, face in enumerate(found)]
+            told = "; ".join(f"{rule.rule} {rule.strength:.2f}" for rule in rules) or "no face found"
+            warned = f" ({', '.join(result.warnings)})" if result.warnings else ""
+            print(f"{kind} {path.stem}: {told}{warned}", flush=True)
+            shown.append((square(pixels), square(result.photo.rgb8())))
+        real_sheet(shown).save(options.out / f"{kind}.png")
+
+
+if __name__ == "__main__":
+    main()
