@@ -2,8 +2,8 @@
 
     python benchmarks/faults.py DATA OUT [--kinds scratched cut ...] [--people 8]
 
-DATA holds ``faces/val``. Each kind of damage is done to other people, at 256 px; every face is restored as a photo, whatever the rules
-say (``--faces all``), and what they would have said is printed.
+DATA holds ``faces/val``. Each kind of damage is done to other people, at 256 px; every face is restored as a photo,
+whatever the rules say (``--faces all``), and what they would have said is printed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
-from sharpness import Damage, mosaic, stored, strokes
+from damages import Damage, Image, cut, drawn, faded, jpeg, mosaic, noisy, sketched, strokes
+from PIL import Image as Pictures
 from sheets import real_sheet
 
-from prefrestore.degrade.synthetic import add_noise, to_uint8
 from prefrestore.faces.detect import FaceDetector
 from prefrestore.pictures.read import read_photo
 from prefrestore.pipeline.build import load_preset_pipeline
@@ -30,48 +29,25 @@ from prefrestore.restoration.rules import decide
 SIDE = 256  # px
 
 
-def straight(gain: float, offset: float) -> Damage:
-    """Coded values times ``gain`` plus ``offset`` (0..1), under a blur of 2 px."""
-
-    def make(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return to_uint8(cv2.GaussianBlur(face, (0, 0), 2).astype(np.float32) * gain + offset * 255)
-
-    return make
-
-
-def noisy(sigma: float) -> Damage:
-    """Noise of so many levels."""
-    return lambda face, rng: to_uint8(add_noise(face.astype(np.float32), sigma, rng))
-
-
-def cut(left: float, top: float, right: float, bottom: float) -> Damage:
-    """What is left of a picture that ends there (shares of its sides), under a blur of 2 px."""
-
-    def make(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        x0, y0, x1, y1 = (round(share * len(face)) for share in (left, top, right, bottom))
-        return np.ascontiguousarray(cv2.GaussianBlur(face, (0, 0), 2)[y0:y1, x0:x1])
-
-    return make
-
-
 KINDS: dict[str, tuple[Damage, ...]] = {
     "scratched": (strokes,),
     "mosaic": (mosaic(8), mosaic(12)),
-    "jpeg": (stored(5), stored(10)),
-    "faded": (straight(0.15, 0.6), straight(0.3, 0.45)),
-    "dark": (straight(0.12, 0.02), straight(0.25, 0.02)),
+    "jpeg": (jpeg(5), jpeg(10)),
+    "faded": (faded(0.15, 0.6), faded(0.3, 0.45)),
+    "dark": (faded(0.12, 0.02), faded(0.25, 0.02)),
     "noisy": (noisy(25), noisy(50)),
     # Half a face on either side; without its forehead, without its chin.
     "cut": (cut(0, 0, 0.5, 1), cut(0.45, 0, 1, 1), cut(0, 0.36, 1, 1), cut(0, 0, 1, 0.62)),
     "eyeless": (cut(0, 0.52, 1, 1), cut(0, 0.56, 1, 1)),
+    "drawings": (drawn, sketched),
 }
 
 
-def square(pixels: np.ndarray) -> Image.Image:
+def square(pixels: Image) -> Pictures.Image:
     """A picture on a square of grey, so that a sheet shows where it ends."""
     side = max(pixels.shape[:2])
-    ground = Image.new("RGB", (side, side), (128, 128, 128))
-    ground.paste(Image.fromarray(pixels), ((side - pixels.shape[1]) // 2, (side - pixels.shape[0]) // 2))
+    ground = Pictures.new("RGB", (side, side), (128, 128, 128))
+    ground.paste(Pictures.fromarray(pixels), ((side - pixels.shape[1]) // 2, (side - pixels.shape[0]) // 2))
     return ground
 
 

@@ -1,69 +1,86 @@
 """Are damaged faces restored and sharp ones left alone? Counts of what the rules decide; no model runs.
 
     python benchmarks/sharpness.py DATA [--every N] [--only severe|mild|sharp|made]
+    python benchmarks/sharpness.py DATA --fit [--every N]     what the limits were chosen from: faces of train
 
-DATA holds ``bench/{mild,severe}`` and ``faces/val``, aligned or not: each picture is a photo, and its largest face
-counts. Strokes, mosaics and JPEG blocks are made here, from every N-th sharp face, by the seed of its number.
+DATA holds ``faces/{train,val}``, ``faces.csv`` and ``bench/{mild,severe}``. Counting: each picture is a photo, and its
+largest face counts; the last column takes each picture as an aligned face, so that only the quality decides. The
+damages of `DAMAGES` are made here, from every N-th sharp face, by the seed of its number.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
-from collections.abc import Callable, Iterator
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from damages import Damage, Image, degraded, faded, jpeg, mosaic, strokes
 
-from prefrestore.degrade.synthetic import jpeg
-from prefrestore.faces.detect import FaceDetector
+from prefrestore.faces import align, damage, quality
+from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.pictures.read import as_photo, read_photo
-from prefrestore.restoration.find import find_faces
+from prefrestore.restoration.find import FoundFace, find_faces, uint8
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import decide
 
-Image = NDArray[np.uint8]
-Damage = Callable[[Image, np.random.Generator], Image]
-
 CROP = 256  # px; the compact model's
-
-
-def strokes(face: Image, rng: np.random.Generator) -> Image:
-    """A blur of 3 px at 256, under 25 straight scratches."""
-    unit = len(face) / 256
-    out = np.ascontiguousarray(cv2.GaussianBlur(face, (0, 0), 3 * unit))
-    for _ in range(25):
-        x0, y0, x1, y1 = (int(value) for value in rng.integers(0, len(face), 4))
-        level = int(rng.choice([20, 230, 255]))
-        cv2.line(out, (x0, y0), (x1, y1), (level,) * 3, int(rng.integers(1, 3)))
-    return out
-
-
-def mosaic(cell: int) -> Damage:
-    """Cells of so many px."""
-
-    def make(face: Image, rng: np.random.Generator) -> Image:
-        count = max(1, round(len(face) / cell))
-        small = cv2.resize(face, (count, count), interpolation=cv2.INTER_AREA)
-        return np.asarray(cv2.resize(small, face.shape[1::-1], interpolation=cv2.INTER_NEAREST), np.uint8)
-
-    return make
-
-
-def stored(quality: int) -> Damage:
-    """A JPEG of this quality."""
-    return lambda face, rng: jpeg(face, quality)
-
-
 DAMAGES: dict[str, Damage] = {
     "blur 3 px, 25 strokes": strokes,
     "mosaic 8 px": mosaic(8),
     "mosaic 12 px": mosaic(12),
-    "JPEG quality 5": stored(5),
-    "JPEG quality 10": stored(10),
+    "JPEG quality 5": jpeg(5),
+    "JPEG quality 10": jpeg(10),
+    "faded to 15 %": faded(0.15, 0.6),
+    "dark, 12 %": faded(0.12, 0.02),
 }
+LEVELS = ("severe", "mild")
+THRESHOLDS = np.arange(0.5, 0.8, 0.02)
+LEFT_ALONE = 0.95  # of the sharp faces, at least
+
+
+@dataclass(frozen=True)
+class Known:
+    """Stands in for a detector where the face's points are known."""
+
+    face: Face
+
+    def detect(self, rgb: Image) -> list[Face]:
+        """The known face."""
+        return [self.face]
+
+
+def largest(pixels: Image, detector: FaceDetector | Known, options: RestoreOptions) -> FoundFace | None:
+    """The largest face of a picture."""
+    found = find_faces(as_photo(pixels), pixels, detector, CROP, options)  # type: ignore[arg-type]
+    return max(found, key=lambda face: face.facts.width) if found else None
+
+
+def count(name: str, faces: Iterator[Image], detector: FaceDetector) -> None:
+    """Decide about the largest face of each picture, and print the counts."""
+    options, aligned = RestoreOptions(), RestoreOptions(aligned=True)
+    strengths, rules, total, by_quality = [], Counter[str](), 0, 0
+    for pixels in faces:
+        total += 1
+        face = largest(pixels, detector, options)
+        if face is not None:
+            decision = decide(face.facts, index=0, options=options)
+            strengths.append(decision.strength)
+            rules[decision.rule] += decision.strength < 1
+        whole = largest(pixels, detector, aligned)
+        by_quality += whole is not None and decide(whole.facts, index=0, options=options).strength > 0
+    restored = sum(value > 0 for value in strengths)
+    half = sum(value >= 0.5 for value in strengths)
+    told = ", ".join(f"{rule} {number}" for rule, number in rules.most_common() if number)
+    print(
+        f"| {name} | {total} | {len(strengths)} | {restored} | {half} | {len(strengths) - restored} "
+        f"| {restored / max(len(strengths), 1):.1%} | {told} | {by_quality / total:.1%} |",
+        flush=True,
+    )
 
 
 def pictures(folder: Path) -> Iterator[Image]:
@@ -72,51 +89,82 @@ def pictures(folder: Path) -> Iterator[Image]:
         yield read_photo(path).rgb8()
 
 
-def count(name: str, faces: Iterator[Image], detector: FaceDetector) -> None:
-    """Decide about the largest face of each picture, and print the counts."""
-    options, strengths, rules, total = RestoreOptions(), [], Counter[str](), 0
-    for pixels in faces:
-        total += 1
-        found = find_faces(as_photo(pixels), pixels, detector, CROP, options)
-        if found:
-            largest = max(found, key=lambda face: face.facts.width)
-            decision = decide(largest.facts, index=0, options=options)
-            strengths.append(decision.strength)
-            rules[decision.rule] += decision.strength < 1
-    found_ones = len(strengths)
-    restored = sum(value > 0 for value in strengths)
-    half = sum(value >= 0.5 for value in strengths)
-    told = ", ".join(f"{rule} {number}" for rule, number in rules.most_common() if number)
-    print(
-        f"| {name} | {total} | {found_ones} | {restored} | {half} | {found_ones - restored} "
-        f"| {restored / max(found_ones, 1):.1%} | {told} |",
-        flush=True,
-    )
+def measures(face: FoundFace, pixels: Image) -> dict[str, float]:
+    """What `prefrestore.faces.damage` looks at."""
+    grey = quality.measured_grey(uint8(face.shown))
+    x, y, width, height = (round(value) for value in face.face.box)
+    return {
+        "edges": quality.edge_ratio(grey),
+        "spread": damage.detail_spread(grey),
+        "aligned": damage.aligned_edges(grey),
+        "crossed": damage.left_of_strokes(grey),
+        "blocks": damage.blockiness(cv2.cvtColor(pixels[y : y + height, x : x + width], cv2.COLOR_RGB2GRAY)),
+    }
+
+
+def fit(data: Path, every: int) -> None:
+    """Print percentiles of each measure, and what each threshold leaves alone, for faces of train."""
+    rows = [row for row in csv.DictReader((data / "faces.csv").open()) if row["split"] == "train"]
+    kinds: dict[str, Damage] = DAMAGES | {level: degraded(f"bench-{level}") for level in LEVELS}
+    measured: dict[str, list[dict[str, float]]] = defaultdict(list)
+    decided: dict[str, list[list[bool]]] = defaultdict(list)
+    for number, row in enumerate([row for row in rows if row["defect"] == "none"][::every]):
+        sharp = read_photo(data / "faces" / "train" / f"{row['id']}.webp").rgb8()
+        points = np.array(row["points"].split(), dtype=np.float64).reshape(5, 2)
+        # Each damage is done to two of nine faces, the nine in turn.
+        chosen = [list(kinds)[(number * 2 + step) % len(kinds)] for step in (0, 1)]
+        for kind in ("sharp", *chosen):
+            pixels = sharp if kind == "sharp" else kinds[kind](sharp, np.random.default_rng(number))
+            side = len(pixels)
+            box = (0.22 * side, 0.22 * side, 0.56 * side, 0.7 * side)  # as the detector draws it in an aligned face
+            known = Known(Face(box, align.scale_points(points, side / len(sharp)), 1.0))
+            face = largest(pixels, known, RestoreOptions())
+            assert face is not None
+            measured[kind].append(measures(face, pixels))
+            each = [RestoreOptions(sharp_enough=float(value)) for value in THRESHOLDS]
+            decided[kind].append([decide(face.facts, index=0, options=options).strength == 0 for options in each])
+    names = list(measured["sharp"][0])
+    print(f"| 5th, 50th, 95th percentile | faces | {' | '.join(names)} |\n| --- | --- |{' --- |' * len(names)}")
+    for kind, values in measured.items():
+        cells = []
+        for name in names:
+            found = np.percentile([value[name] for value in values], [5, 50, 95])
+            cells.append(" ".join(f"{value:.3f}" for value in found))
+        print(f"| {kind} | {len(values)} | {' | '.join(cells)} |")
+    print(f"\n| left alone | {' | '.join(f'{value:.2f}' for value in THRESHOLDS)} |")
+    print(f"| --- |{' --- |' * len(THRESHOLDS)}")
+    for kind, each_of in decided.items():
+        print(f"| {kind} | {' | '.join(f'{share:.1%}' for share in np.mean(each_of, axis=0))} |")
+    enough = THRESHOLDS[np.mean(decided["sharp"], axis=0) >= LEFT_ALONE]
+    print(f"\nThe highest threshold that leaves {LEFT_ALONE:.0%} of the sharp faces alone: {enough.max():.2f}")
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--every", type=int, default=8, help="Damage every N-th sharp face.")
-    parser.add_argument("--only", choices=("severe", "mild", "sharp", "made"), help="One part of the table.")
+    parser.add_argument("--every", type=int, default=8, help="Take every N-th sharp face.")
+    parser.add_argument("--only", choices=(*LEVELS, "sharp", "made"), help="One part of the table.")
+    parser.add_argument("--fit", action="store_true", help="Measure faces of train.")
     options = parser.parse_args()
+    if options.fit:
+        fit(options.data, options.every)
+        return
     detector = FaceDetector()
     sharp = options.data / "faces" / "val"
-
-    def asked(part: str) -> bool:
-        return options.only in (None, part)
-
-    print("| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
-    for level in ("severe", "mild"):
-        if asked(level):
+    print(
+        "| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by "
+        "| restored by quality alone |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    for level in LEVELS:
+        if options.only in (None, level):
             count(f"bench, {level}", pictures(options.data / "bench" / level), detector)
-    if asked("sharp"):
+    if options.only in (None, "sharp"):
         count("sharp, as they are", pictures(sharp), detector)
-    for name, damage in DAMAGES.items() if asked("made") else ():
+    for name, make in DAMAGES.items() if options.only in (None, "made") else ():
         made = (
-            damage(read_photo(path).rgb8(), np.random.default_rng(number))
+            make(read_photo(path).rgb8(), np.random.default_rng(number))
             for number, path in enumerate(sorted(sharp.iterdir())[:: options.every])
         )
         count(name, made, detector)

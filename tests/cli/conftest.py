@@ -3,14 +3,18 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from typer.testing import CliRunner
 
 from prefrestore.cli import app
 from prefrestore.errors import PrefRestoreError
+from prefrestore.models.adapter import add_adapter, save_adapter
+from prefrestore.pipeline.build import load_preset_pipeline
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +64,28 @@ def restore(prefrestore: Callable[[Sequence[str | Path]], Ran]) -> Callable[...,
         return prefrestore(["restore", "--preset", "tiny", "--device", "cpu", *arguments])
 
     return run
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    """gt, mild and severe of three pictures, 128 px."""
+    for level, blur in (("gt", 0), ("mild", 2), ("severe", 5)):
+        (tmp_path / "bench" / level).mkdir(parents=True)
+        for number in range(3):
+            values = np.random.default_rng(number).normal(size=(128, 128, 3))
+            values = cv2.GaussianBlur(values, (0, 0), 3 + blur) * 400 + 128
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(tmp_path / "bench" / level / f"{number}&.png")
+    return tmp_path / "bench"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter of the tiny denoiser that changes something."""
+    transformer = load_preset_pipeline("tiny").transformer
+    add_adapter(transformer, "new", rank=2, alpha=4)
+    for key, value in transformer.named_parameters():
+        if ".new." in key:
+            torch.nn.init.normal_(value, std=0.5, generator=torch.Generator().manual_seed(0))
+    folder = tmp_path_factory.mktemp("adapter")
+    save_adapter(transformer, "new", folder, torch.float32)
+    return folder

@@ -60,6 +60,14 @@ def test_a_scan_on_its_side(detector: Any, astronaut: Any, quarters: int) -> Non
     assert np.abs(points - face.points).max() < 4
 
 
+def test_a_face_that_blur_hides_is_found_at_a_smaller_size(detector: Any, astronaut: Any) -> None:
+    import cv2
+
+    large = cv2.resize(astronaut[:256, 96:352], (384, 384), interpolation=cv2.INTER_CUBIC)
+    (face,) = detector.detect(cv2.GaussianBlur(large, (0, 0), 13.5))
+    assert overlap(face, (131, 109, 120, 147)) > 0.6
+
+
 def test_grey_pictures_and_order(detector: Any, astronaut: Any) -> None:
     grey = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)[..., 1]
     faces = detector.detect(np.ascontiguousarray(grey))

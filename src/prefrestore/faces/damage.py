@@ -1,7 +1,7 @@
-"""Hard edges that are no detail: strokes over a blurred face, the cells of a mosaic, the blocks of a poor JPEG.
+"""What a measure of sharpness takes for detail: strokes over a blurred face, cells of a mosaic, JPEG blocks, grain.
 
-A measure of sharpness sees edges, whatever made them. Four measures tell these from a face's own, each 1 (none) to 0.
-The figures below were measured on 185 sharp faces and on 50 of each damage, at 256 px.
+Four measures tell these from a face's own edges, each giving 1 (no damage) to 0. Their limits were chosen on faces of
+the training set: `benchmarks/sharpness.py --fit` prints the percentiles, and what comes of them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from prefrestore.faces.quality import BLURRED_RATIO, SHARP_RATIO, edge_ratio, fa
 # Median over 95th percentile of fine detail in the face. Sharp faces 0.087 and more in 95 % of the cases, blurred ones
 # more; blurred faces under 25 strokes 0.060 at most in 95 %, 0.037 in the middle: skin without grain, hard lines.
 SPARSE = (0.062, 0.050)
+# The same from above: noise and its JPEG traces are fine detail everywhere alike.
+GRAINY = (0.20, 0.26)
 # Share of the strongest edges within 6 degrees of one direction (mod 90). Sharp faces 0.145 at most in 98 %, a mosaic
 # 0.29 and more, JPEG quality 5 0.17 and more in 95 %.
 ALIGNED = (0.145, 0.20)
@@ -36,10 +38,12 @@ def intactness(crop: NDArray[np.uint8], seen: NDArray[np.uint8]) -> float:
         seen: the face's box as the photo has it, H x W (x 3): in a crop that was turned, blocks are no longer square.
     """
     grey = measured_grey(crop)
+    spread = detail_spread(grey)
     values = [
-        _share(detail_spread(grey), *SPARSE),
+        _share(spread, *SPARSE),
+        _share(spread, *GRAINY),
         _share(aligned_edges(grey), *ALIGNED),
-        _share((edge_ratio(cv2.medianBlur(grey, 5)) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO), *CROSSED),
+        _share(left_of_strokes(grey), *CROSSED),
     ]
     if min(seen.shape[:2]) >= SMALLEST:
         values.append(_share(blockiness(seen if seen.ndim == 2 else cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY)), *BLOCKED))
@@ -52,6 +56,11 @@ def detail_spread(grey: NDArray[np.uint8]) -> float:
     fine = np.abs(values - cv2.GaussianBlur(values, (0, 0), 1.5))[face_area(len(grey))]
     median, strong = np.percentile(fine, [50, 95])
     return float(median / strong) if strong > 0.1 else 1.0
+
+
+def left_of_strokes(grey: NDArray[np.uint8]) -> float:
+    """Sharpness that is left after a median of 5 x 5 px, which takes strokes of 2 px: 1 is a sharp face's."""
+    return (edge_ratio(cv2.medianBlur(grey, 5)) - BLURRED_RATIO) / (SHARP_RATIO - BLURRED_RATIO)
 
 
 def aligned_edges(grey: NDArray[np.uint8]) -> float:
