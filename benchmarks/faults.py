@@ -65,9 +65,9 @@ def main() -> None:
     for number, kind in enumerate(options.kinds):
         shown = []
         paths = every[number :: len(every) // options.people][: options.people]
-        for path, damage in zip(paths, cycle(KINDS[kind]), strict=False):
+        for person, (path, damage) in enumerate(zip(paths, cycle(KINDS[kind]), strict=False)):
             sharp = cv2.resize(read_photo(path).rgb8(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-            pixels = damage(sharp, np.random.default_rng(number))
+            pixels = damage(sharp, np.random.default_rng([number, person]))
             result = restore_photo(pixels, pipeline, options=RestoreOptions(faces="all"), detector=detector)
             found = find_faces(result.before, pixels, detector, SIDE, RestoreOptions())
             rules = [decide(face.facts, index=index, options=RestoreOptions()) for index, face in enumerate(found)]

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +23,7 @@ import numpy as np
 from damages import Damage, Image, degraded, faded, jpeg, mosaic, strokes
 
 from prefrestore.faces import align, damage, quality
+from prefrestore.faces.align import Floats
 from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.pictures.read import as_photo, read_photo
 from prefrestore.restoration.find import FoundFace, find_faces, uint8
@@ -40,6 +42,7 @@ DAMAGES: dict[str, Damage] = {
 }
 LEVELS = ("severe", "mild")
 THRESHOLDS = np.arange(0.5, 0.8, 0.02)
+PULL = 0.01
 LEFT_ALONE = 0.95  # of the sharp faces, at least
 
 
@@ -97,9 +100,31 @@ def measures(face: FoundFace, pixels: Image) -> dict[str, float]:
         "edges": quality.edge_ratio(grey),
         "spread": damage.detail_spread(grey),
         "aligned": damage.aligned_edges(grey),
+        "finest": damage.finest_detail(grey),
+        "natural": damage.natural(grey),
         "crossed": damage.left_of_strokes(grey),
         "blocks": damage.blockiness(cv2.cvtColor(pixels[y : y + height, x : x + width], cv2.COLOR_RGB2GRAY)),
     }
+
+
+def natural_weights(measured: Mapping[str, Sequence[Mapping[str, float]]]) -> Floats:
+    """Logistic regression (Newton's steps) of sharp faces against the bench's levels."""
+    kinds = ("sharp", *LEVELS)
+    rows = [
+        (math.log(row["edges"]), row["spread"], math.log(row["finest"] + 0.1), 1.0)
+        for kind in kinds
+        for row in measured[kind]
+    ]
+    found = np.array(rows)
+    wanted = np.array([kind == "sharp" for kind in kinds for _ in measured[kind]], dtype=np.float64)
+    weights = np.zeros(found.shape[1])
+    for _ in range(100):
+        likely = 1 / (1 + np.exp(-found @ weights))
+        # A weak pull towards 0, so that faces that can be told apart without an error do not send it to infinity.
+        slope = found.T @ (wanted - likely) - PULL * weights
+        curve = (found * (likely * (1 - likely))[:, None]).T @ found + PULL * np.eye(len(weights))
+        weights += np.linalg.solve(curve, slope)
+    return weights
 
 
 def fit(data: Path, every: int) -> None:
@@ -111,9 +136,8 @@ def fit(data: Path, every: int) -> None:
     for number, row in enumerate([row for row in rows if row["defect"] == "none"][::every]):
         sharp = read_photo(data / "faces" / "train" / f"{row['id']}.webp").rgb8()
         points = np.array(row["points"].split(), dtype=np.float64).reshape(5, 2)
-        # Each damage is done to two of nine faces, the nine in turn.
-        chosen = [list(kinds)[(number * 2 + step) % len(kinds)] for step in (0, 1)]
-        for kind in ("sharp", *chosen):
+        # Both of the bench's levels, and one of the other damages in turn.
+        for kind in ("sharp", *LEVELS, list(DAMAGES)[number % len(DAMAGES)]):
             pixels = sharp if kind == "sharp" else kinds[kind](sharp, np.random.default_rng(number))
             side = len(pixels)
             box = (0.22 * side, 0.22 * side, 0.56 * side, 0.7 * side)  # as the detector draws it in an aligned face
@@ -135,6 +159,7 @@ def fit(data: Path, every: int) -> None:
     print(f"| --- |{' --- |' * len(THRESHOLDS)}")
     for kind, each_of in decided.items():
         print(f"| {kind} | {' | '.join(f'{share:.1%}' for share in np.mean(each_of, axis=0))} |")
+    print(f"\nWeights of `damage.NATURAL`: {', '.join(f'{weight:.2f}' for weight in natural_weights(measured))}")
     enough = THRESHOLDS[np.mean(decided["sharp"], axis=0) >= LEFT_ALONE]
     print(f"\nThe highest threshold that leaves {LEFT_ALONE:.0%} of the sharp faces alone: {enough.max():.2f}")
 

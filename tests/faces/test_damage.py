@@ -1,4 +1,4 @@
-"""Hard edges of blocks and strokes are not detail."""
+"""Hard edges of blocks and strokes are not detail, and neither is grain."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from prefrestore.degrade.synthetic import jpeg
+from prefrestore.degrade.synthetic import add_noise, jpeg, to_uint8
 from prefrestore.faces import align, damage, quality
+from prefrestore.restoration.rules import OWN_EDGES
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ DAMAGES: dict[str, Callable[[Any], Any]] = {
     "mosaic 12": lambda face: mosaic(face, 12),
     "JPEG 5": lambda face: jpeg(face, 5),
     "JPEG 10": lambda face: jpeg(face, 10),
+    "grain": lambda face: jpeg(to_uint8(add_noise(face.astype(np.float32), 15, np.random.default_rng(0))), 60),
 }
 
 
@@ -47,12 +49,13 @@ def test_damage_is_no_sharpness(portrait: Any, name: str) -> None:
     """Sharpness alone takes each of these for a face that is sharp enough."""
     made = DAMAGES[name](portrait)
     assert quality.face_quality(made) > 0.7
-    assert quality.face_quality(made) * damage.intactness(made, made) < 0.3
+    assert quality.face_quality(made) * damage.own_edges(made, made) * damage.naturalness(made) < 0.3
+    assert name == "grain" or damage.own_edges(made, made) < OWN_EDGES
 
 
 def test_a_good_photo_has_no_damage(portrait: Any) -> None:
     kept = [portrait, jpeg(portrait, 90), cv2.cvtColor(portrait, cv2.COLOR_RGB2GRAY)]
-    assert [damage.intactness(face, face) for face in kept] == [1, 1, 1]
+    assert [damage.own_edges(face, face) * damage.naturalness(face) for face in kept] == [1, 1, 1]
 
 
 def test_blocks_are_found_by_their_period_alone() -> None:
@@ -65,3 +68,16 @@ def test_blocks_are_found_by_their_period_alone() -> None:
     nothing = np.full((64, 64), 7, np.uint8)
     assert damage.blockiness(nothing) == 1 and damage.detail_spread(nothing) == 1
     assert damage.aligned_edges(nothing) == 0
+
+
+@pytest.mark.parametrize("cell", [6, 8, 12])
+def test_the_cells_of_a_mosaic_are_measured(portrait: Any, cell: int) -> None:
+    assert damage.mosaic_cell(mosaic(portrait, cell)) == pytest.approx(cell, rel=0.15)
+    assert damage.mosaic_cell(mosaic(portrait, cell)[..., 1]) == pytest.approx(cell, rel=0.15)
+
+
+def test_other_pictures_are_no_mosaics(portrait: Any) -> None:
+    blurred = cv2.GaussianBlur(portrait, (0, 0), 6)
+    flat = np.full((64, 64, 3), 9, np.uint8)
+    for made in (portrait, blurred, strokes(portrait), jpeg(portrait, 5), jpeg(portrait, 30), portrait[:20, :20], flat):
+        assert damage.mosaic_cell(made) == 0

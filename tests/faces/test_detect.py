@@ -68,6 +68,12 @@ def test_a_face_that_blur_hides_is_found_at_a_smaller_size(detector: Any, astron
     assert overlap(face, (131, 109, 120, 147)) > 0.6
 
 
+@pytest.mark.parametrize(("gain", "offset"), [(0.1, 160), (0.06, 0)])
+def test_faded_and_dark_faces_are_found(detector: Any, astronaut: Any, gain: float, offset: int) -> None:
+    (face,) = detector.detect(np.round(astronaut * gain + offset).astype(np.uint8))
+    assert overlap(face, (174, 64, 94, 126)) > 0.6 and face.score > 0.85
+
+
 def test_grey_pictures_and_order(detector: Any, astronaut: Any) -> None:
     grey = np.concatenate([astronaut, astronaut[:, ::-1]], axis=1)[..., 1]
     faces = detector.detect(np.ascontiguousarray(grey))
@@ -88,6 +94,15 @@ def test_pictures_without_a_face(detector: Any, shape: tuple[int, ...]) -> None:
 def test_other_arrays_are_refused(detector: Any, bad: Any) -> None:
     with pytest.raises(InvalidInputError):
         detector.detect(bad)
+
+
+def test_opencv_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    detect.FaceDetector().detect(np.zeros((40, 40, 3), np.uint8))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cat_is_no_face(detector: Any) -> None:
+    assert detector.detect(pytest.importorskip("skimage.data").chelsea()) == []
 
 
 def test_thresholds_are_checked() -> None:

@@ -26,7 +26,7 @@ def skip(chosen: Any = None, **facts: Any) -> str | None:
         ({"width": 15.0}, "too small"),
         ({"yaw": 60.0}, "profile"),
         ({"quality": 0.9, "own_pixels": 256.0}, "already sharp"),
-        ({"quality": 0.6, "photo_per_model": 3.0}, "larger than the model"),
+        ({"quality": 0.55, "photo_per_model": 3.0}, "larger than the model"),
     ],
 )
 def test_reasons(facts: dict[str, float], word: str) -> None:
@@ -59,7 +59,7 @@ def test_no_reason(facts: dict[str, float]) -> None:
         ({"yaw": 40.0}, {"max_yaw": 30}, "yaw"),
         ({"quality": 0.9, "own_pixels": 256.0}, {}, "sharp"),
         ({"quality": 0.5, "own_pixels": 256.0}, {"sharp_enough": 0.4}, "sharp"),
-        ({"quality": 0.7, "photo_per_model": 3.0}, {}, "large"),
+        ({"quality": 0.55, "photo_per_model": 3.0}, {}, "large"),
     ],
 )
 def test_the_rule_that_decides_is_named(facts: dict[str, Any], options: dict[str, Any], rule: str) -> None:
@@ -100,6 +100,7 @@ def test_warnings() -> None:
     [
         ({"score": 0.7}, "0.70"),
         ({"points_outside": 2, "share_outside": 0.3}, "edge"),
+        ({"own_edges": 0.2}, "lines or blocks"),
         ({"gain": 9.0}, "contrast"),
         ({"noise": 40.0}, "noise"),
     ],

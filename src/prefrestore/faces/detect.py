@@ -24,6 +24,7 @@ COARSEST = 240  # px; passes are added, each half the last, until the longer sid
 SMALLEST_IN_COARSE = 48  # px in a shrunken pass; what is smaller was seen at twice this size already
 LARGEST_IN_FINE = 240  # px in a pass that has a coarser one, which sees a large face better
 LARGEST_IN_ENLARGED = 96  # px in the enlarged pass; it is there for faces below 48 px
+FLAT = 100  # levels of 255 from the 1st to the 99th percentile: a picture with fewer is stretched before it is searched
 # Faces that stand upright score 0.9 and more unless they are tiny, hidden or badly degraded; a face on its
 # side 0.85.
 PLAIN = 0.88
@@ -78,7 +79,8 @@ class FaceDetector:
         if rgb.dtype != np.uint8 or rgb.ndim not in (2, 3) or (rgb.ndim == 3 and rgb.shape[2] != 3) or 0 in rgb.shape:
             raise InvalidInputError(f"detection needs an H x W x 3 uint8 picture, got {rgb.dtype} {rgb.shape}")
         bgr = cv2.cvtColor(rgb, cv2.COLOR_GRAY2BGR if rgb.ndim == 2 else cv2.COLOR_RGB2BGR)
-        best = self._search(bgr)
+        bgr = _stretched(bgr)
+        best = self._search(bgr, blurred=True)
         plainest = _plainest(best)
         if plainest < PLAIN:
             for quarters in (1, 3, 2):
@@ -95,11 +97,11 @@ class FaceDetector:
         faces = [Face(tuple(row[:4].tolist()), row[4:14].reshape(5, 2), float(row[14])) for row in best]
         return sorted(faces, key=lambda face: (face.box[0] + face.box[2] / 2, face.box[1]))
 
-    def _search(self, bgr: NDArray[np.uint8], *, most: float = np.inf) -> NDArray[np.float64]:
+    def _search(self, bgr: NDArray[np.uint8], *, most: float = np.inf, blurred: bool = False) -> NDArray[np.float64]:
         """All passes of up to ``most`` pixels: rows of x, y, w, h, 10 point coordinates, score.
 
-        One more pass, half the last, counts where no other shows a plain face: blur that hides a face is gone at a
-        quarter of its size.
+        blurred: one more pass, half the last, counts where no other shows a plain face: blur that hides a face is gone
+        at a smaller size. (Animals that lie on their side look like faces there.)
         """
         found = [np.zeros((0, 15))]
         scales = pass_scales(bgr.shape[1], bgr.shape[0])
@@ -122,7 +124,7 @@ class FaceDetector:
             rows[:, 4:14] = (rows[:, 4:14] + 0.5) * np.tile(ratio, 5) - 0.5
             found.append(rows)
         usual = merge(np.concatenate(found[:-1]), self.nms)
-        return usual if _plainest(usual) >= PLAIN else merge(np.concatenate(found), self.nms)
+        return merge(np.concatenate(found), self.nms) if blurred and _plainest(usual) < PLAIN else usual
 
     def _tiles(self, bgr: NDArray[np.uint8]) -> NDArray[np.float64]:
         """One pass in tiles, without detections that a tile's inner border cuts."""
@@ -214,6 +216,16 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def _same_points(a: NDArray[np.float64], b: NDArray[np.float64]) -> bool:
     distance = np.linalg.norm(a[4:14].reshape(5, 2) - b[4:14].reshape(5, 2), axis=1).mean()
     return bool(distance < 0.25 * min(a[2], b[2]))
+
+
+def _stretched(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A faded or dark picture at full contrast; any other as it is."""
+    low, high = np.percentile(bgr[:: max(1, bgr.shape[0] // 500), :: max(1, bgr.shape[1] // 500)], [1, 99])
+    if high - low >= FLAT:
+        return bgr
+    # Of a picture that is nearly one colour the steps of 8 bits are not made edges.
+    gain = min(255 / max(high - low, 1), 16)
+    return np.clip((bgr.astype(np.float32) - low) * gain, 0, 255).astype(np.uint8)
 
 
 def _plainest(rows: NDArray[np.float64]) -> float:

@@ -12,6 +12,7 @@ MEASURED_AT = 256
 # median 1.34), mildly degraded ones 1.05..1.28 (1.11), severely degraded ones 1.01..1.20 (1.04). Sharp faces
 # that were only 64 px wide and then enlarged: 1.20; 96 px: 1.27; 128 px: 1.31.
 BLURRED_RATIO, SHARP_RATIO = 1.02, 1.36
+NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
 NOISE_FREE = 2.0  # grey levels of 255; 95 % of the sharp originals lie below
 # Ratios of bands (see fine_detail): enlarged from half the size, and as fine as pixels can show.
 SOFT_DETAIL, SHARP_DETAIL = 0.60, 0.80
@@ -45,8 +46,7 @@ def face_area(side: int) -> NDArray[np.bool_]:
 
 def noise_level(grey: NDArray[np.uint8]) -> float:
     """The noise's standard deviation in grey levels: J. Immerkaer's mask (CVIU 64(2), 1996) with a median."""
-    mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], dtype=np.float32)
-    return float(np.median(np.abs(cv2.filter2D(grey.astype(np.float32), -1, mask)))) / 0.6745 / 6
+    return float(np.median(np.abs(cv2.filter2D(grey.astype(np.float32), -1, NOISE_MASK)))) / 0.6745 / 6
 
 
 def face_quality(crop: NDArray[np.uint8]) -> float:

@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
-from prefrestore.faces import align, blend, quality
-from prefrestore.faces.damage import intactness
+from prefrestore.faces import align, blend, damage, quality
 from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.faces.exposure import Exposure, exposure_of
 from prefrestore.pictures.photo import Photo
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import FaceFacts
 
-# Below this quality a face is restored whatever its edges are.
+# Below this sharpness a face is restored whatever its edges are.
 BLURRED = 0.3
 
 
@@ -34,6 +33,8 @@ class FoundFace:
     exposure: Exposure
     """How the crop is stretched for the model."""
     facts: FaceFacts
+    smoothing: float = 0.0
+    """Gaussian, px of the crop, that makes a mosaic's cells what the model knows: a picture that was once small."""
 
     @property
     def coded(self) -> blend.Float32:
@@ -43,7 +44,7 @@ class FoundFace:
     @property
     def shown(self) -> blend.Float32:
         """The crop as the model and every measure are shown it."""
-        return self.exposure.apply(self.coded)
+        return _shown(self.coded, self.exposure, self.smoothing)
 
     @property
     def points(self) -> align.Floats:
@@ -85,14 +86,25 @@ def _found(
     width, height = photo.size
     crop = align.crop_face(photo.pixels, matrix, size)
     crop = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
+    x, y, box_width, box_height = face.box
+    left, top = max(round(x), 0), max(round(y), 0)
+    seen = rgb[top : max(round(y + box_height), top), left : max(round(x + box_width), left)]
     # The published procedure shows the model the face as it is.
-    exposure = Exposure() if options.reference else exposure_of(coded(crop))
-    shown = uint8(exposure.apply(coded(crop)))
+    exposure, smoothing = Exposure(), 0.0
+    if not options.reference:
+        exposure = exposure_of(coded(crop))
+        smoothing = damage.mosaic_cell(seen) / 2 * align.similarity_scale(matrix)
+    shown = uint8(_shown(coded(crop), exposure, smoothing))
+    sharpness, edges = quality.face_quality(shown), 1.0
+    if sharpness >= BLURRED:
+        edges = damage.own_edges(shown, seen)
+        sharpness *= edges * damage.naturalness(shown)
     inside = ((face.points >= -0.5) & (face.points <= (width - 0.5, height - 0.5))).all(axis=1)
     facts = FaceFacts(
         width=face.box[2],
         yaw=quality.yaw_degrees(face.points),
-        quality=_quality(shown, rgb, face) * _fine(shown, matrix),
+        quality=sharpness * _fine(shown, matrix),
+        own_edges=edges,
         photo_per_model=1 / align.similarity_scale(matrix),
         own_pixels=size / align.similarity_scale(matrix),
         score=face.score,
@@ -101,18 +113,12 @@ def _found(
         noise=quality.noise_of(shown),
         gain=exposure.gain,
     )
-    return FoundFace(face=face, matrix=matrix, crop=crop, exposure=exposure, facts=facts)
+    return FoundFace(face=face, matrix=matrix, crop=crop, exposure=exposure, facts=facts, smoothing=smoothing)
 
 
-def _quality(shown: NDArray[np.uint8], rgb: NDArray[np.uint8], face: Face) -> float:
-    """Sharpness, less what is only damage."""
-    sharpness = quality.face_quality(shown)
-    if sharpness < BLURRED:
-        return sharpness
-    x, y, width, height = face.box
-    left, top = max(round(x), 0), max(round(y), 0)
-    seen = rgb[top : max(round(y + height), top), left : max(round(x + width), left)]
-    return sharpness * intactness(shown, seen)
+def _shown(pixels: blend.Float32, exposure: Exposure, smoothing: float) -> blend.Float32:
+    smooth = cv2.GaussianBlur(pixels, (0, 0), smoothing) if smoothing > 0 else pixels
+    return exposure.apply(np.asarray(smooth, np.float32))
 
 
 def _fine(shown: NDArray[np.uint8], matrix: align.Floats) -> float:

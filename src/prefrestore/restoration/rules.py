@@ -34,6 +34,8 @@ CUT = 0.10
 SAME_PERSON = 0.30
 # The detector's score, below which it is said: faces in focus score 0.78 and more, animals and drawings may too.
 SURE = 0.80
+# See `prefrestore.faces.damage.own_edges`: half-way from none to certain.
+OWN_EDGES = 0.5
 # Levels of 255 in the crop. The model learnt up to 20 before the noise was stored and shrunk.
 MOST_NOISE = 22.0
 # Times that a face's contrast was raised: from here on the steps of 8 bits become part of what the model sees.
@@ -66,6 +68,8 @@ class FaceFacts:
     """Of the five points, outside the photo."""
     share_outside: float = 0.0
     """Of the area that is pasted, outside the photo, 0..1."""
+    own_edges: float = 1.0
+    """How far its hard edges are its own and not strokes or blocks, 0..1."""
     noise: float = 0.0
     """Levels of 255 in the crop."""
     gain: float = 1.0
@@ -168,6 +172,8 @@ def warnings_of(facts: FaceFacts, similarity: float) -> tuple[str, ...]:
         )
     if facts.points_outside > 0 or facts.share_outside > CUT:
         said.append(f"the picture's edge cuts the face: {facts.share_outside:.0%} of what was drawn was never seen")
+    if facts.own_edges < OWN_EDGES:
+        said.append("lines or blocks lie over the face (scratches, poor JPEG, a drawing's strokes): they may stay")
     if facts.gain > MOST_GAIN:
         said.append(f"the face has so little contrast (raised {facts.gain:.0f} times) that its details are guesses")
     if facts.noise > MOST_NOISE:
