@@ -4,8 +4,8 @@
     python benchmarks/sharpness.py DATA --fit [--every N]     what the limits were chosen from: faces of train
 
 DATA holds ``faces/{train,val}``, ``faces.csv`` and ``bench/{mild,severe}``. Counting: each picture is a photo, and its
-largest face counts; the last column takes each picture as an aligned face, so that only the quality decides. The
-damages of `DAMAGES` are made here, from every N-th sharp face, by the seed of its number.
+largest face counts; with --aligned each picture is one aligned face, so that quality decides alone. The damages of
+`DAMAGES` are made here, from every N-th sharp face, by the seed of its number.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from prefrestore.restoration.find import FoundFace, find_faces, uint8
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import decide
 
-CROP = 256  # px; the compact model's
+CROPS = (256, 512)  # px; what the compact model is given, without and with its last octave
 DAMAGES: dict[str, Damage] = {
     "blur 3 px, 25 strokes": strokes,
     "mosaic 8 px": mosaic(8),
@@ -43,7 +43,6 @@ DAMAGES: dict[str, Damage] = {
 LEVELS = ("severe", "mild")
 THRESHOLDS = np.arange(0.5, 0.8, 0.02)
 PULL = 0.01
-LEFT_ALONE = 0.95  # of the sharp faces, at least
 
 
 @dataclass(frozen=True)
@@ -57,31 +56,31 @@ class Known:
         return [self.face]
 
 
-def largest(pixels: Image, detector: FaceDetector | Known, options: RestoreOptions) -> FoundFace | None:
+def largest(
+    pixels: Image, detector: FaceDetector | Known, options: RestoreOptions, crop: int = CROPS[0]
+) -> FoundFace | None:
     """The largest face of a picture."""
-    found = find_faces(as_photo(pixels), pixels, detector, CROP, options)  # type: ignore[arg-type]
+    found = find_faces(as_photo(pixels), pixels, detector, crop, options)  # type: ignore[arg-type]
     return max(found, key=lambda face: face.facts.width) if found else None
 
 
-def count(name: str, faces: Iterator[Image], detector: FaceDetector) -> None:
+def count(name: str, faces: Iterator[Image], detector: FaceDetector, crop: int, aligned: bool) -> None:
     """Decide about the largest face of each picture, and print the counts."""
-    options, aligned = RestoreOptions(), RestoreOptions(aligned=True)
-    strengths, rules, total, by_quality = [], Counter[str](), 0, 0
+    options = RestoreOptions()
+    strengths, rules, total = [], Counter[str](), 0
     for pixels in faces:
         total += 1
-        face = largest(pixels, detector, options)
+        face = largest(pixels, detector, RestoreOptions(aligned=aligned), crop)
         if face is not None:
             decision = decide(face.facts, index=0, options=options)
             strengths.append(decision.strength)
             rules[decision.rule] += decision.strength < 1
-        whole = largest(pixels, detector, aligned)
-        by_quality += whole is not None and decide(whole.facts, index=0, options=options).strength > 0
     restored = sum(value > 0 for value in strengths)
     half = sum(value >= 0.5 for value in strengths)
     told = ", ".join(f"{rule} {number}" for rule, number in rules.most_common() if number)
     print(
         f"| {name} | {total} | {len(strengths)} | {restored} | {half} | {len(strengths) - restored} "
-        f"| {restored / max(len(strengths), 1):.1%} | {told} | {by_quality / total:.1%} |",
+        f"| {restored / max(len(strengths), 1):.1%} | {told} |",
         flush=True,
     )
 
@@ -142,7 +141,7 @@ def fit(data: Path, every: int) -> None:
             side = len(pixels)
             box = (0.22 * side, 0.22 * side, 0.56 * side, 0.7 * side)  # as the detector draws it in an aligned face
             known = Known(Face(box, align.scale_points(points, side / len(sharp)), 1.0))
-            face = largest(pixels, known, RestoreOptions())
+            face = largest(pixels, known, RestoreOptions(), CROPS[number % len(CROPS)])
             assert face is not None
             measured[kind].append(measures(face, pixels))
             each = [RestoreOptions(sharp_enough=float(value)) for value in THRESHOLDS]
@@ -160,8 +159,6 @@ def fit(data: Path, every: int) -> None:
     for kind, each_of in decided.items():
         print(f"| {kind} | {' | '.join(f'{share:.1%}' for share in np.mean(each_of, axis=0))} |")
     print(f"\nWeights of `damage.NATURAL`: {', '.join(f'{weight:.2f}' for weight in natural_weights(measured))}")
-    enough = THRESHOLDS[np.mean(decided["sharp"], axis=0) >= LEFT_ALONE]
-    print(f"\nThe highest threshold that leaves {LEFT_ALONE:.0%} of the sharp faces alone: {enough.max():.2f}")
 
 
 def main() -> None:
@@ -170,6 +167,8 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--every", type=int, default=8, help="Take every N-th sharp face.")
     parser.add_argument("--only", choices=(*LEVELS, "sharp", "made"), help="One part of the table.")
+    parser.add_argument("--aligned", action="store_true", help="Take each picture as one aligned face.")
+    parser.add_argument("--crop", type=int, choices=CROPS, default=CROPS[0], help="Side of the crops, px.")
     parser.add_argument("--fit", action="store_true", help="Measure faces of train.")
     options = parser.parse_args()
     if options.fit:
@@ -177,22 +176,19 @@ def main() -> None:
         return
     detector = FaceDetector()
     sharp = options.data / "faces" / "val"
-    print(
-        "| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by "
-        "| restored by quality alone |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
+    print("| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for level in LEVELS:
         if options.only in (None, level):
-            count(f"bench, {level}", pictures(options.data / "bench" / level), detector)
+            count(f"bench, {level}", pictures(options.data / "bench" / level), detector, options.crop, options.aligned)
     if options.only in (None, "sharp"):
-        count("sharp, as they are", pictures(sharp), detector)
+        count("sharp, as they are", pictures(sharp), detector, options.crop, options.aligned)
     for name, make in DAMAGES.items() if options.only in (None, "made") else ():
         made = (
             make(read_photo(path).rgb8(), np.random.default_rng(number))
             for number, path in enumerate(sorted(sharp.iterdir())[:: options.every])
         )
-        count(name, made, detector)
+        count(name, made, detector, options.crop, options.aligned)
 
 
 if __name__ == "__main__":

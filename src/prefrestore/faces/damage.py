@@ -23,7 +23,7 @@ GRAINY = (0.22, 0.28)
 # Weights of: logarithm of the edges' ratio, this spread, logarithm of the finest detail + 0.1, and 1. Blur, noise and
 # JPEG leave edges, grain and texture that do not go together: logistic regression of sharp faces against the bench's
 # levels of damage.
-NATURAL = (17.6, -25.5, 5.05, 2.77)
+NATURAL = (20.45, -26.42, 5.73, 2.31)
 UNNATURAL = (1.0, -1.0)
 # What such a face keeps of its quality: it is not sharp, and not ruined either.
 UNNATURAL_KEEPS = 0.5
