@@ -376,3 +376,16 @@ def test_a_faded_face_is_shown_to_the_model_with_contrast_and_stays_faded() -> N
     result = restore_photo(faded, Pipeline(look), detector=TWO)
     assert min(seen) > 0.5
     assert np.abs(result.image.astype(int) - faded).max() <= 2
+
+
+def test_a_mosaic_is_shown_to_the_model_without_its_cells() -> None:
+    small = cv2.resize(scene(), (30, 20), interpolation=cv2.INTER_AREA)
+    cells = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)
+    seen: list[float] = []
+
+    def look(face: Any) -> Any:
+        seen.append(np.abs(np.diff(face, axis=1)).max())
+        return face
+
+    restore_photo(cells, Pipeline(look), detector=TWO)
+    assert len(seen) == 2 and max(seen) < np.abs(np.diff(cells / 255, axis=1)).max() / 2
