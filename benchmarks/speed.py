@@ -3,9 +3,16 @@
     python benchmarks/speed.py                        the bundled weights, scikit-image's photo of a person
     python benchmarks/speed.py --preset tiny          random weights, only to see that it runs
     python benchmarks/speed.py --photo group.jpg --threads 2 --json speed.json
+    python benchmarks/speed.py peers --threads 2      the compact preset beside the peers' networks at 512 px
 
 Warm times are medians. The cold start and the memory are those of a new process that restores the one photo, from
 starting Python to the written file. The load average is printed, because other work on the machine makes it slow.
+
+`peers` times aligned faces in turns, so that other work disturbs all alike: ours from 8-bit pixels to the restored
+face, of the peers only the network (`peer_networks.py`), all in float32. "Times ours" is the median of the turns'
+ratios; "CPU" leaves out the time in which other work ran. The memory is the weights and the tensors alive at the worst
+moment, without any library's workspace. GFLOP counts convolutions and products of matrices, a multiplication and an
+addition as two.
 """
 
 import argparse
@@ -19,6 +26,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,14 +59,14 @@ class Clock:
         setattr(owner, name, timed)
 
 
-def load(options: argparse.Namespace) -> Any:
+def load(options: argparse.Namespace, face_size: int | str | None = None) -> Any:
     import torch
 
     from prefrestore.pipeline.build import load_preset_pipeline
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size=options.face_size)
+    pipeline = load_preset_pipeline(options.preset, folder=options.model, face_size=face_size or options.face_size)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -151,8 +159,80 @@ def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
                      "  rest": total - sum(stages.values())}  # fmt: skip
 
 
+def peers(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """By network: parameters, memory and work of one face, and its seconds, of ours also in batches.
+
+    A last octave that the weights lack is a new one: speed does not depend on weights.
+    """
+    import torch
+    from peer_networks import NETWORKS, PUBLISHED, SIDE
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from prefrestore.pipeline.components import build_component
+    from prefrestore.pipeline.memory import Component, Counter
+    from prefrestore.pipeline.presets import load_preset
+
+    torch.set_grad_enabled(False)
+    large, core = load(options), load(options, "core")
+    if large.last_octave is None:
+        large.register_modules(last_octave=build_component(load_preset(options.preset), "last_octave"))
+    ours = f"ours, {large.face_size} px"
+    modules: dict[str, list[torch.nn.Module]] = {}
+    runs: dict[str, Callable[[], object]] = {}
+    for name, pipeline in ((ours, large), (f"ours, {core.face_size} px", core)):
+        modules[name] = [part for part in pipeline.components.values() if isinstance(part, torch.nn.Module)]
+        runs[name] = partial(call, pipeline, faces_of(pipeline.face_size)[:1], options.steps)
+    for kind in NETWORKS:
+        network = kind().eval().requires_grad_(False)
+        modules[kind.__name__] = [network]
+        runs[kind.__name__] = partial(network, torch.rand(1, 3, SIDE, SIDE) * 2 - 1)
+
+    rows: dict[str, dict[str, float]] = {}
+    for name, run in runs.items():  # the first call of each is not timed
+        with Counter() as tensors, FlopCounterMode(display=False) as work:
+            run()
+        parts = [Component.of(name, module) for module in modules[name]]
+        weights = sum(part.weights for part in parts)
+        rows[name] = {"parameters M": sum(part.parameters for part in parts) / 1e6}
+        if name in PUBLISHED:
+            rows[name]["weights' file, published / 4"] = PUBLISHED[name] / 4e6
+            if abs(weights / PUBLISHED[name] - 1) > 0.01:
+                raise SystemExit(f"{name} has {weights} bytes of weights, published are {PUBLISHED[name]}")
+        rows[name] |= {"memory MB": (weights + tensors.peak) / 1e6, "GFLOP": work.get_total_flops() / 1e9}
+    batch = f"{ours}, in batches of {BATCH}"
+    runs[batch] = partial(call, large, faces_of(large.face_size), options.steps)
+    rows[batch] = {}
+
+    clocks = {"": time.perf_counter, "CPU ": time.process_time}
+    taken: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for _ in range(options.repeats):
+        for name, run in runs.items():
+            before = {kind: clock() for kind, clock in clocks.items()}
+            run()
+            count = BATCH if name == batch else 1
+            taken[name].append({kind: (clock() - before[kind]) / count for kind, clock in clocks.items()})
+    for name, row in rows.items():
+        for kind in clocks:
+            ratios = [turn[kind] / own[kind] for turn, own in zip(taken[name], taken[ours], strict=True)]
+            row[f"{kind}s a face"] = statistics.median(turn[kind] for turn in taken[name])
+            row[f"{kind}times ours"] = statistics.median(ratios)
+    return rows
+
+
+def shown(rows: dict[str, dict[str, float]], title: str) -> Table:
+    """Rows of values by their names; a row may lack some."""
+    table, columns = Table("what", title=title), dict.fromkeys(key for row in rows.values() for key in row)
+    for key in columns:
+        table.add_column(key, justify="right")
+    for name, row in rows.items():
+        values = (row.get(key) for key in columns)
+        table.add_row(name, *("" if v is None else f"{v:.3f}" if v < 10 else f"{v:.1f}" for v in values))
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=("photo", "peers"), default="photo")
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--face-size", type=int, help="512 by default; 256 is the core alone")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
@@ -167,18 +247,18 @@ def main() -> int:
         worker(options)
         return 0
     load_before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder:
-        photo = photo_of(options, Path(folder))
-        result = cold(options, photo) | warm(options, photo)
-    result["load average before"] = load_before
-    table = Table(title=f"{options.preset}, {os.cpu_count()} processors")
-    table.add_column("what")
-    table.add_column("value", justify="right")
-    for key, value in result.items():
-        table.add_row(key, f"{value:.3f}" if value < 10 else f"{value:.1f}")
-    Console().print(table)
+    if options.what == "peers":
+        result: dict[str, Any] = dict(rows := peers(options))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            photo = photo_of(options, Path(folder))
+            result = cold(options, photo) | warm(options, photo)
+        rows = {key: {"value": value} for key, value in result.items()}
+    threads = options.threads or "torch's"
+    title = f"{options.preset}, {os.cpu_count()} processors, {threads} threads, load average before {load_before:.1f}"
+    Console(width=160).print(shown(rows, title))
     if options.json:
-        options.json.write_text(json.dumps(result, indent=1))
+        options.json.write_text(json.dumps(result | {"load average before": load_before}, indent=1))
     return 0
 
 
