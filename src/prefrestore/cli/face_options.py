@@ -24,7 +24,7 @@ MinScore = Annotated[
     float | None, typer.Option(min=0, max=1, help="Leave out faces that the detector is less sure of; none.")
 ]
 SharpEnough = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Leave out faces of this quality and more; 0.6.")
+    float | None, typer.Option(min=0, max=1, help="Leave out faces of this quality and more; 0.56.")
 ]
 FaceSize = Annotated[
     int | None,

@@ -17,7 +17,7 @@ from prefrestore.pictures.formats import MAX_PIXELS
 MAX_OUTPUT_PIXELS = 500_000_000
 # Input quality (faces/quality.py) at and above which a face is left alone: `benchmarks/sharpness.py` counts which
 # faces that are.
-SHARP = 0.60
+SHARP = 0.56
 # Of each face, for an uncertainty map when no number is given.
 UNCERTAINTY_SAMPLES = 4
 
