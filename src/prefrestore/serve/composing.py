@@ -28,6 +28,8 @@ from prefrestore.serve.store import output_suffix, suffix_of
 
 # (guess, on) of a face that nobody has changed: skipped, or restored.
 FIRST = ((None, False), (0, True))
+# px: regions up to this are kept for the next strength; the memory of larger ones would grow with the photos.
+KEPT_SIDE = 1024
 
 
 def is_first(one: Restoration) -> bool:
@@ -106,18 +108,14 @@ def region(folder: Path, one: Restoration, index: int, *, side: int, before: boo
     area = one.faces[index].region or (0, 0, 0, 0)
     faces = {} if before else {number: face for number, face in shown(one).items() if _touches(face, area)}
     chosen = tuple((number, face.guess or 0) for number, face in faces.items())
-    layers = _layers(folder, index, side, chosen, one.options.aligned)
+    layers = (_kept_layers if side <= KEPT_SIDE else _layers)(folder, index, side, chosen, one.options.aligned)
     if one.options.aligned:
         return _mixed(layers.without, layers.full, faces[0].strength if faces else 0.0)
     return layers.at(_strengths(faces))
 
 
-@lru_cache(maxsize=8)
 def _layers(folder: Path, index: int, side: int, chosen: tuple[tuple[int, int], ...], aligned: bool) -> Layers:
-    """A region without faces and with the chosen ones (number, guess), which no strength changes.
-
-    Kept for the last few, so that a slider's next strength is mixed at once: their files never change.
-    """
+    """A region without faces and with the chosen ones (number, guess), which no strength changes."""
     place = facefiles.load_place(folder, index)
     width, height = place.region[2:]
     factor = min(1.0, side / max(width, height))
@@ -135,6 +133,10 @@ def _layers(folder: Path, index: int, side: int, chosen: tuple[tuple[int, int], 
         patches[number] = _patch(folder, number, guess, matrix)
     full = render(ground, list(patches.values()), RestoreOptions(), one_channel=place.one_channel)
     return Layers(without=ground.pixels, full=full.pixels, places=patches)
+
+
+# The last few stay, so that a slider's next strength is mixed at once: their files never change.
+_kept_layers = lru_cache(maxsize=8)(_layers)
 
 
 def moved(matrix: Floats, corner: tuple[int, int], factor: tuple[float, float]) -> Floats:

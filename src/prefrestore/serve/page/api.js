@@ -70,7 +70,8 @@ export const recordFile = (photo) => address(`${of(photo.id)}/record?v=${photo.v
 export const zipFile = (photos) => address(`/restorations.zip?${new URLSearchParams(photos.map((photo) => ["id", photo.id]))}`);
 export const beforeView = (photo, side) => address(`${of(photo.id)}/view/before${side ? `?side=${side}` : ""}`);
 export const afterView = (photo, side) => address(`${of(photo.id)}/view/after?v=${photo.version}${side ? `&side=${side}` : ""}`);
-export const region = (photo, face) => address(`${of(photo.id)}/faces/${face}/region?v=${photo.version}`);
+export const region = (photo, face, side) =>
+  address(`${of(photo.id)}/faces/${face}/region?v=${photo.version}&side=${side}&format=jpeg`);
 export const faceBefore = (photo, face) => address(`${of(photo.id)}/faces/${face}/before`);
 export const faceAfter = (photo, face, number, strength = 1) =>
   address(`${of(photo.id)}/faces/${face}/after?guess=${number}&strength=${strength}`);

@@ -5,6 +5,7 @@ import { h, swap } from "./dom.js";
 import { STEP, centre, clamp, fit, isWhole, pan, zoom } from "./view.js";
 
 const SIDE = 2048; // px: the longer side that is fetched for a view of the whole photo
+const QUICK = 1024; // px: a face's place that is there at once
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 const stateOf = (face) => JSON.stringify([face.on, face.strength, face.guess]);
@@ -74,7 +75,7 @@ export class Viewer {
     }
   }
 
-  /** After a change of one face, its place alone is fetched and laid over the photo. */
+  /** After a change of one face, its place alone is fetched and laid over the photo: quickly, then as sharp as it. */
   async #patch(face) {
     const photo = this.photo;
     const known = this.patches.get(face.index);
@@ -83,18 +84,24 @@ export class Viewer {
     known.state = state;
     const grown = photo.output.size[0] / photo.input.size[0];
     const [left, top, width, height] = face.region.map((value) => `${value / grown}px`);
-    const image = h("img", { alt: "", draggable: "false", src: api.region(photo, face.index) });
-    Object.assign(image.style, { left, top, width, height });
-    try {
-      await image.decode();
-    } catch {
-      return; // overtaken by another change, whose own picture follows
+    const longer = Math.max(...face.region.slice(2));
+    const whole = Math.max(...photo.output.size);
+    const sharp = Math.max(16, Math.round(this.fine ? longer : longer * Math.min(1, SIDE / whole)));
+    for (const side of sharp > QUICK ? [QUICK, sharp] : [sharp]) {
+      const image = h("img", { alt: "", draggable: "false", src: api.region(photo, face.index, side) });
+      Object.assign(image.style, { left, top, width, height });
+      try {
+        await image.decode();
+      } catch {
+        return; // overtaken by another change, whose own picture follows
+      }
+      const shown = this.patches.get(face.index);
+      if (this.photo.id !== photo.id || !shown || shown.version > photo.version) return;
+      shown.image.remove();
+      this.before.before(image);
+      Object.assign(shown, { image, version: photo.version });
+      if (shown.state !== state) return;
     }
-    const shown = this.patches.get(face.index);
-    if (this.photo.id !== photo.id || !shown || shown.version > photo.version) return;
-    shown.image.remove();
-    this.before.before(image);
-    Object.assign(shown, { image, version: photo.version });
   }
 
   room() {
@@ -139,7 +146,13 @@ export class Viewer {
     if (this.fine || !this.done || seen < SIDE * 1.1) return;
     this.fine = true;
     swap(this.before, api.beforeView(this.photo));
-    swap(this.after, api.afterView(this.photo));
+    const { photo } = this;
+    const address = api.afterView(photo);
+    swap(this.after, address).then(() => {
+      if (this.after.getAttribute("src") !== address) return;
+      // It holds all changes so far: what was laid over the smaller one would blur it.
+      for (const patch of this.patches.values()) if (patch.version <= photo.version) patch.image.remove();
+    });
   }
 
   #outline(faces, chosen) {

@@ -26,6 +26,7 @@ Version = Annotated[
     int | None, Query(ge=0, description="The document's version; the answer may then be kept for ever.")
 ]
 Which = Literal["before", "after"]
+Kind = Literal["png", "jpeg"]
 FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -69,13 +70,14 @@ def jpeg(service: Service, write: Callable[[Path], object], headers: dict[str, s
         return Response(path.read_bytes(), media_type="image/jpeg", headers=headers)
 
 
-def png(pixels: Any, icc: bytes | None, headers: dict[str, str]) -> Response:
+def picture(pixels: Any, icc: bytes | None, headers: dict[str, str], kind: Kind = "png") -> Response:
     """A picture (H x W or H x W x 3, uint8 or uint16) as an answer, with 8 bits: quick, for one look."""
     import numpy as np
     from PIL import Image
 
     if pixels.dtype == np.uint16:
         pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    how = {"compress_level": 1} if kind == "png" else {"quality": 95, "subsampling": 0}
     out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG", compress_level=1, icc_profile=icc)
-    return Response(out.getvalue(), media_type="image/png", headers=headers)
+    Image.fromarray(pixels).save(out, kind, icc_profile=icc, **how)
+    return Response(out.getvalue(), media_type=f"image/{kind}", headers=headers)

@@ -8,12 +8,11 @@ from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse, Response
 
 from prefrestore.serve.problems import Problem
-from prefrestore.serve.routes.answers import ID, Number, Side, Version, cached, content, png, problems
+from prefrestore.serve.routes.answers import ID, Kind, Number, Side, Version, cached, content, picture, problems
 from prefrestore.serve.schemas import Face, GuessRequest, Restoration
 from prefrestore.serve.service import Service, check_face
 
 PNG = content("image/png", "A PNG")
-REGION_SIDE = 1024
 
 
 def router(service: Service) -> APIRouter:
@@ -53,23 +52,31 @@ def router(service: Service) -> APIRouter:
         if number >= len(face.guesses):
             raise Problem(404, f"face {k} of {one.name} has {len(face.guesses)} guesses, counted from 0")
         folder = store.folder(id)
-        return png(crop(folder, face, number, strength), profile(folder, k), cached(v))
+        return picture(crop(folder, face, number, strength), profile(folder, k), cached(v))
 
     @routes.get(
         "/faces/{k}/region",
         response_class=Response,
-        responses=PNG | problems(404, 409),
+        responses=content("image/*", "A PNG or JPEG") | problems(404, 409),
         summary="Its part of the picture, at the strengths as they are",
     )
-    def part(id: ID, k: Number, side: Side = REGION_SIDE, before: bool = False, v: Version = None) -> Response:
-        from prefrestore.serve.composing import region
+    def part(
+        id: ID,
+        k: Number,
+        side: Side = None,
+        before: bool = False,
+        kind: Annotated[Kind, Query(alias="format", description="png: exact; jpeg: quick.")] = "png",
+        v: Version = None,
+    ) -> Response:
+        from prefrestore.serve.composing import KEPT_SIDE, region
         from prefrestore.serve.facefiles import profile
 
         one, face = found(id, k)
         if face.region is None or 0 in face.region[2:]:
             raise Problem(404, f"face {k} of {one.name} was not restored")
         folder = store.folder(id)
-        return png(region(folder, one, k, side=side or REGION_SIDE, before=before), profile(folder, k), cached(v))
+        shown = region(folder, one, k, side=side or KEPT_SIDE, before=before)
+        return picture(shown, profile(folder, k), cached(v), kind)
 
     @routes.get(
         "/faces/{k}/uncertainty",

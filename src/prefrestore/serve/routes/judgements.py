@@ -9,7 +9,7 @@ from fastapi import Path as InPath
 from fastapi.responses import FileResponse, Response
 
 from prefrestore.serve.judgement_schemas import Choice, Fit, FitRequest, Judged, Judgements, Pair
-from prefrestore.serve.routes.answers import cached, content, png, problems, temporary
+from prefrestore.serve.routes.answers import cached, content, picture, problems, temporary
 from prefrestore.serve.service import Service
 
 OPEN = Annotated[str, InPath(pattern="^[0-9a-f]{32}$", description="Of an open pair.")]
@@ -45,7 +45,7 @@ def router(service: Service) -> APIRouter:
         summary="A picture of an open pair",
     )
     def shown(pair: OPEN, which: Literal["first", "second", "before"]) -> Response:
-        return png(judging.picture(pair, which), None, cached(None))
+        return picture(judging.picture(pair, which), None, cached(None))
 
     @routes.get(
         "/judgements.zip",
