@@ -96,6 +96,20 @@ def test_another_guess_is_what_its_seed_restores(client: Any, fresh: dict[str, A
     assert record["made_with"]["seed"] == 5
 
 
+def test_a_face_that_is_left_alone_for_its_likeness_is_restored_when_it_is_asked_for(
+    client: Any, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefrestore.restoration.likeness.least_likeness", lambda quality: 2.0)
+    document = client.restored(photo)
+    id, face = document["id"], document["faces"][0]
+    assert (face["status"], face["guesses"], document["outcome"]) == ("skipped", [], "unchanged")
+    assert client.post(f"/restorations/{id}/faces/0/guesses", json={"seeds": [0]}).status_code == 202
+    asked = client.settled(id)
+    assert (asked["work"], asked["faces"][0]["strength"], len(asked["faces"][0]["guesses"])) == (None, 1.0, 1)
+    assert client.post(f"/restorations/{id}/faces/0/uncertainty").status_code == 202
+    assert client.settled(id)["faces"][0]["uncertainty"]["mean"] > 0
+
+
 def test_crops(client: Any, fresh: dict[str, Any]) -> None:
     address = f"/restorations/{fresh['id']}/faces/0"
     before, after = pixels(client.get(f"{address}/before")), pixels(client.get(f"{address}/after"))

@@ -5,7 +5,7 @@ import json
 import threading
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +14,46 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from prefrestore.cli import app
+from prefrestore.restoration.options import RestoreOptions
+from prefrestore.restoration.told import TOLD
 from prefrestore.serve.jobs import Job
+from prefrestore.serve.schemas import Options
+
+SAME = [
+    ({"seed": 5, "fidelity": 0.2, "scale": 2}, "--seed 5 --fidelity 0.2 --scale 2"),
+    ({"faces": "all", "keep_likeness": False, "strength": 0.6}, "--faces all --no-keep-likeness --strength 0.6"),
+    ({"strength": {"0": 0.4}, "format": "webp", "quality": 60}, "--strength 0:0.4 --format webp --quality 60"),
+    ({"keep_likeness": False, "format": "jpg"}, "--no-keep-likeness --format jpg"),
+    ({"min_face": 60}, "--min-face 60"),
+    ({"sharp_enough": 0.01, "max_yaw": 80, "min_score": 0.2}, "--sharp-enough 0.01 --max-yaw 80 --min-score 0.2"),
+    ({"aligned": True, "reference": True}, "--aligned --reference"),
+    ({"samples": 2, "choice": "first", "steps": 3}, "--samples 2 --choose first --steps 3"),
+]
+LEFT_TO_THE_SERVICE = {"background", "batch_size", "max_pixels"}
 
 
-@pytest.mark.parametrize("name", ["aunt.png", "aunt.jpg", "aunt"])
+def test_every_choice_of_the_command_line_is_offered() -> None:
+    offered = {field.name for field in fields(RestoreOptions)} - LEFT_TO_THE_SERVICE
+    assert set(Options.model_fields) == offered | {"format", "quality"} == set(TOLD)
+    for name, field in Options.model_fields.items():
+        assert field.description == TOLD[name].text
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "arguments"),
+    [("aunt.png", *one) for one in SAME] + [("aunt.jpg", *SAME[0]), ("aunt", *SAME[0])],
+)
 def test_the_same_photo_options_and_seed_give_the_bytes_of_restore(
-    client: Any, photo: bytes, tmp_path: Path, name: str
+    client: Any, photo: bytes, tmp_path: Path, name: str, options: dict[str, Any], arguments: str
 ) -> None:
     source = tmp_path / "in" / name
     source.parent.mkdir()
     source.write_bytes(photo)
     command = ["restore", str(source), "-o", str(tmp_path / "out"), "--preset", "tiny", "--device", "cpu"]
-    command += ["--seed", "5", "--fidelity", "0.2", "--scale", "2"]
-    ran = CliRunner().invoke(app, command)
+    ran = CliRunner().invoke(app, [*command, *arguments.split()])
     assert ran.exit_code == 0, ran.output
     (written,) = (path for path in (tmp_path / "out").iterdir() if path.suffix != ".json")
-    options = json.dumps({"seed": 5, "fidelity": 0.2, "scale": 2})
-    answer = client.send(photo, name, options, Prefer="wait")
+    answer = client.send(photo, name, json.dumps(options), Prefer="wait")
     assert answer.status_code == 200 and answer.headers["preference-applied"] == "wait"
     assert answer.content == written.read_bytes()
     id = answer.headers["location"].rpartition("/")[2]

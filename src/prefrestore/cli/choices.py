@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from prefrestore.errors import InvalidInputError
+from prefrestore.restoration.told import TOLD
 
 
 class Device(str, Enum):
@@ -60,6 +61,21 @@ class Format(str, Enum):
     webp = "webp"
     tiff = "tiff"
     avif = "avif"
+
+
+def told(name: str, *flags: str, is_text: bool = False, **more: Any) -> Any:
+    """The option of a choice that `prefrestore.restoration.told` tells of.
+
+    Args:
+        name: of the choice.
+        flags: ``--flag`` where it is not the parameter's own name.
+        is_text: the option is a text, which the command reads itself: numbers have no limits before.
+        more: as of ``typer.Option``.
+    """
+    one = TOLD[name]
+    limits = {} if is_text else {"min": one.least, "max": one.most}
+    given: dict[str, Any] = {"help": one.text, **limits, **more}
+    return typer.Option(*flags, **given)
 
 
 def numbers(text: str | None) -> tuple[int, ...] | None:

@@ -6,33 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from prefrestore.cli.choices import numbers
+from prefrestore.cli.choices import numbers, told
 
-Faces = Annotated[
-    str | None,
-    typer.Option(metavar="0,2|all", help="Restore these faces, counted from the left, whatever the rules say."),
-]
-Strength = Annotated[
-    str | None,
-    typer.Option(metavar="0..1|0:0.4,2:1", help="How much of each face is the restored one; by face, others 1."),
-]
-MinFace = Annotated[float | None, typer.Option(min=0, metavar="PX", help="Leave out narrower faces; 16.")]
-MaxYaw = Annotated[
-    float | None, typer.Option(min=0, max=90, metavar="DEGREES", help="Leave out faces turned further; 55.")
-]
-MinScore = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Leave out faces that the detector is less sure of; none.")
-]
-SharpEnough = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Leave out faces of this quality and more; 0.56.")
-]
-FaceSize = Annotated[
-    int | None,
-    typer.Option(metavar="PX", help="Restore faces at 512 px (the package's weights), or faster at 256."),
-]
-KeepLikeness = Annotated[
-    bool, typer.Option("--keep-likeness/--no-keep-likeness", help="Restore faces less that become less alike.")
-]
+Faces = Annotated[str | None, told("faces", metavar="0,2|all", is_text=True)]
+Strength = Annotated[str | None, told("strength", metavar="0..1|0:0.4,2:1", is_text=True)]
+MinFace = Annotated[float | None, told("min_face", metavar="PX")]
+MaxYaw = Annotated[float | None, told("max_yaw", metavar="DEGREES")]
+MinScore = Annotated[float | None, told("min_score")]
+SharpEnough = Annotated[float | None, told("sharp_enough")]
+FaceSize = Annotated[int | None, told("face_size", metavar="PX")]
+KeepLikeness = Annotated[bool, told("keep_likeness", "--keep-likeness/--no-keep-likeness")]
 
 
 def face_options(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, named
+from prefrestore.cli.choices import Chosen, Device, Engine, Format, Offload, Precision, named, told
 from prefrestore.cli.face_options import (
     Faces,
     FaceSize,
@@ -31,7 +31,7 @@ def restore(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", parser=named, help="Folder; for one photo a file, or -.")
     ],
-    aligned: Annotated[bool, typer.Option("--aligned", help="Each input is one aligned square face.")] = False,
+    aligned: Annotated[bool, told("aligned", "--aligned")] = False,
     faces: Faces = None,
     strength: Strength = None,
     min_face: MinFace = None,
@@ -39,37 +39,27 @@ def restore(
     min_score: MinScore = None,
     sharp_enough: SharpEnough = None,
     keep_likeness: KeepLikeness = True,
-    prompt: Annotated[str | None, typer.Option(help="What the faces look like, in a sentence.")] = None,
+    prompt: Annotated[str | None, told("prompt")] = None,
     captions: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="JSON or JSONL of image and caption; 'txt': NAME.txt beside each photo."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the flow; by the preset.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
-    fidelity: Annotated[
-        float | None, typer.Option(min=0, max=1, help="0: most detail, 1: most faithful and smooth.")
-    ] = None,
-    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the condition; 1 is plain.")] = None,
-    reference: Annotated[bool, typer.Option("--reference", help="The published inference procedure.")] = False,
-    sample_tokens: Annotated[
-        bool, typer.Option("--sample-tokens", help="Draw the tokens (top_p 0.95, top_k 1200) by the seed.")
-    ] = False,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Restorations a face, one a seed; the record says how they differ.")
-    ] = None,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also draw where they differ; 4 samples if not said.")
-    ] = False,
-    choose: Annotated[
-        Chosen | None, typer.Option(help="Of the samples: the first, the medoid (default), the best scored.")
-    ] = None,
-    scale: Annotated[int, typer.Option(help="1, 2 or 4: size of the output.")] = 1,
+    steps: Annotated[int | None, told("steps")] = None,
+    seed: Annotated[int, told("seed")] = 0,
+    fidelity: Annotated[float | None, told("fidelity")] = None,
+    guidance_scale: Annotated[float | None, told("guidance_scale")] = None,
+    reference: Annotated[bool, told("reference", "--reference")] = False,
+    sample_tokens: Annotated[bool, told("sample_tokens", "--sample-tokens")] = False,
+    samples: Annotated[int | None, told("samples")] = None,
+    uncertainty: Annotated[bool, told("uncertainty", "--uncertainty")] = False,
+    choose: Annotated[Chosen | None, told("choice")] = None,
+    scale: Annotated[int, told("scale")] = 1,
     background: Annotated[
         Path | None, typer.Option(metavar="FILE", parser=named, help="Super-resolution model (spandrel) for the rest.")
     ] = None,
-    kind: Annotated[Format | None, typer.Option("--format", help="Of the outputs, in place of the inputs'.")] = None,
+    kind: Annotated[Format | None, told("format", "--format")] = None,
     suffix: Annotated[str, typer.Option(metavar="TEXT", help="Put behind the outputs' names: _restored.")] = "",
-    quality: Annotated[int | None, typer.Option(min=1, max=100, help="Of JPEG, WebP and AVIF; 95.")] = None,
+    quality: Annotated[int | None, told("quality")] = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger photos; raise it for large scans (178956970).")
     ] = None,

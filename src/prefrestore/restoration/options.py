@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.pictures.formats import MAX_PIXELS
+from prefrestore.restoration.told import TOLD
 
 # Of the output; 1.5 GB as 8-bit RGB. It lets a 31-megapixel photo grow by 4.
 MAX_OUTPUT_PIXELS = 500_000_000
@@ -95,9 +96,6 @@ class RestoreOptions:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise InvalidInputError(f"{name} is a finite number, not {value}")
-        for name in ("min_score", "sharp_enough"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidInputError(f"{name} lies between 0 and 1, not {getattr(self, name)}")
         by_face = self.strength if isinstance(self.strength, Mapping) else {0: self.strength}
         for index, value in by_face.items():
             if not 0 <= value <= 1:
@@ -115,19 +113,15 @@ class RestoreOptions:
             raise InvalidInputError(f"max_pixels is 1 or more, not {self.max_pixels}")
         if self.batch_size < 1:
             raise InvalidInputError(f"batch_size is 1 or more, not {self.batch_size}")
-        if self.seed < 0:
-            raise InvalidInputError(f"seed is 0 or more, not {self.seed}")
-        if self.steps is not None and self.steps < 1:
-            raise InvalidInputError(f"steps is 1 or more, not {self.steps}")
-        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
-            raise InvalidInputError(f"fidelity lies between 0 and 1, not {self.fidelity}")
+        for name in ("seed", "steps", "samples", "fidelity", "min_face", "max_yaw", "min_score", "sharp_enough"):
+            value = getattr(self, name)
+            if value is not None and not TOLD[name].holds(value):
+                raise InvalidInputError(f"{name} {TOLD[name].limits}, not {value}")
         if isinstance(self.faces, str):
             if self.faces != "all":
                 raise InvalidInputError(f"faces are numbers or 'all', not '{self.faces}'")
         elif self.faces is not None and any(index < 0 for index in self.faces):
             raise InvalidInputError(f"faces are counted from 0, got {list(self.faces)}")
-        if self.samples is not None and self.samples < 1:
-            raise InvalidInputError(f"samples is 1 or more, not {self.samples}")
         if self.choice is not None and self.choice not in get_args(Choice):
             raise InvalidInputError(f"choice is one of {', '.join(get_args(Choice))}, not '{self.choice}'")
         if self.samples_a_face > 1 and (self.reference or self.sample_tokens):

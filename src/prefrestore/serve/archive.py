@@ -7,7 +7,6 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefrestore.serve.composing import result_file
 from prefrestore.serve.schemas import Restoration
 from prefrestore.serve.store import output_suffix
 
@@ -22,10 +21,12 @@ def archive(chosen: Sequence[tuple[Restoration, Path]], path: Path, pictures: th
         chosen: restorations that are done, with their folders.
         pictures: held while a picture is put together.
     """
+    from prefrestore.serve.composing import result_file
+
     taken: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as out:
         for one, folder in chosen:
-            stem, suffix = Path(one.name).stem, output_suffix(one.name)
+            stem, suffix = Path(one.name).stem, output_suffix(one)
             name, number = stem, 1
             while name.casefold() in taken:
                 number += 1

@@ -47,8 +47,8 @@ def shown(one: Restoration) -> dict[int, Face]:
 def result_file(folder: Path, one: Restoration) -> Path:
     """The finished picture with its strengths as they are, written if it is not there yet; its record beside it."""
     if is_first(one):
-        return folder / f"photo{output_suffix(one.name)}"
-    path = folder / f"edited-{one.version}{output_suffix(one.name)}"
+        return folder / f"photo{output_suffix(one)}"
+    path = folder / f"edited-{one.version}{output_suffix(one)}"
     if path.is_file() and path.with_suffix(".json").is_file():
         return path
     for old in folder.glob("edited-*"):
@@ -59,7 +59,7 @@ def result_file(folder: Path, one: Restoration) -> Path:
         with written_beside(path) as part:
             part.write_bytes(original.read_bytes())
     else:
-        notes = write_photo(whole(folder, one), path)
+        notes = write_photo(whole(folder, one), path, quality=one.options.quality)
     record = json.loads((folder / "photo.json").read_text(encoding="utf-8"))
     record["notes"] += [note for note in notes if note not in record["notes"]]
     for entry, face in zip(record["faces"], one.faces, strict=True):

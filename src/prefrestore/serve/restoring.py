@@ -19,11 +19,13 @@ from prefrestore.serve.jobs import Cancelled, Job
 from prefrestore.serve.model import Model
 from prefrestore.serve.problems import log_defect, logger
 from prefrestore.serve.schemas import Face, Guess, GuessRequest, MapNumbers, Options, Output, Progress, Restoration
-from prefrestore.serve.store import Store, output_suffix, suffix_of
+from prefrestore.serve.store import Store, output_name, output_suffix, suffix_of
 from prefrestore.serve.watched import Finder, Known, Watched
 
 DEFECT = "the service met an error of its own with this photo; its log says where"
 MAP_SAMPLES = 4
+# Of a face that somebody asks for by itself: drawn once, and at full strength, whatever would be made of it.
+ALONE = {"strength": None, "keep_likeness": False, "samples": None, "uncertainty": False, "choice": None}
 
 
 class Restorer:
@@ -79,7 +81,7 @@ class Restorer:
         with self.store.change(one.id, saved=False) as now:
             now.progress.stage = "writing"
 
-        output, suffix = folder / f"photo{output_suffix(one.name)}", suffix_of(one.name)
+        output, suffix = folder / f"photo{output_suffix(one)}", suffix_of(one.name)
         notes: tuple[str, ...] = ()
         if not result.restored and options.scale == 1 and output.suffix == suffix:
             # As on the command line: the output is the input's bytes.
@@ -87,7 +89,7 @@ class Restorer:
                 shutil.copyfile(folder / f"original{suffix}", part)
             result = replace(result, before=replace(result.before, notes=()))
         else:
-            notes = write_photo(result.photo, output)
+            notes = write_photo(result.photo, output, quality=one.options.quality)
         faces = [facefiles.as_face(record, one.options) for record in result.faces]
         without = result.photo.pixels if not result.restored else without_faces(photo, options, result)
         for record, face in zip(result.faces, faces, strict=True):
@@ -97,8 +99,7 @@ class Restorer:
                 face.region = facefiles.keep_place(folder, result, without, record.index)
                 if record.spread is not None and record.spread.map is not None:
                     face.uncertainty = _keep_map(folder, face, record.spread.map)
-        names = {"output": f"{Path(one.name).stem}{output.suffix}"}
-        made = {"input_sha256": file_hash(folder / f"original{suffix}"), "files": names}
+        made = {"input_sha256": file_hash(folder / f"original{suffix}"), "files": {"output": output_name(one)}}
         write_record(result, folder / "photo.json", notes=notes, made=made)
         with self.store.change(one.id) as now:
             now.status, now.progress = "done", Progress(stage="done", faces=len(faces))
@@ -123,7 +124,8 @@ class Restorer:
                     for name in ("prompt", "fidelity", "steps")
                     if (value := getattr(asked, name)) is not None
                 }
-                | {"faces": [index], "samples": None, "uncertainty": False, "choice": None}
+                | ALONE
+                | {"faces": [index]}
             )
             for seed in seeds:
                 job.check()
@@ -141,7 +143,7 @@ class Restorer:
         """The uncertainty of one face."""
 
         def work(one: Restoration, photo: Any) -> None:
-            given = {"faces": [index], "samples": MAP_SAMPLES, "uncertainty": True, "choice": None}
+            given = ALONE | {"faces": [index], "samples": MAP_SAMPLES, "uncertainty": True}
             result = self._once(job, one, photo, one.options.model_copy(update=given))
             spread = result.faces[index].spread
             with self.store.change(one.id) as now:
@@ -227,7 +229,7 @@ def restore_options(options: Options) -> Any:
     """`prefrestore.restoration.options.RestoreOptions`; InvalidInputError where they contradict each other."""
     from prefrestore.restoration.options import RestoreOptions
 
-    return RestoreOptions(**options.model_dump())
+    return RestoreOptions(**options.for_restoring())
 
 
 def without_faces(photo: Any, options: Any, result: Any) -> Any:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prefrestore.restoration.told import TOLD
+
 Status = Literal["queued", "running", "done", "failed"]
 Outcome = Literal["restored", "unchanged", "no face"]
+MOST_STEPS = 50
+MOST_SEED = 2**53 - 1
+MOST_PROMPT = 500
 Share = Annotated[float, Field(ge=0, le=1)]
-Steps = Annotated[int, Field(ge=1, le=50)]
-Seed = Annotated[int, Field(ge=0, le=2**53 - 1)]
-Prompt = Annotated[str, Field(max_length=500)]
+FaceNumber = Annotated[int, Field(ge=0, strict=False)]  # a key, which JSON always writes as a text
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Prompt = Annotated[str, Field(max_length=MOST_PROMPT)]
 
 
 class Asked(BaseModel):
@@ -20,24 +26,55 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def told(name: str, default: Any = None, **limits: Any) -> Any:
+    """A field that `prefrestore.restoration.told` tells of; ``limits`` are the service's own, and narrower."""
+    one = TOLD[name]
+    return Field(default, description=one.text, **{"ge": one.least, "le": one.most} | limits)
+
+
 class Options(Asked):
-    """As the options of ``prefrestore restore``; all may be left out."""
+    """As the options of ``prefrestore restore``, by which they are told; all may be left out."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"seed": 7, "fidelity": 0.2, "scale": 2}]})
-
-    faces: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=500)] | None = Field(
-        default=None, description="Only these faces, counted from the left, whatever the rules say."
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"seed": 7, "fidelity": 0.2, "scale": 2},
+                {"faces": "all", "strength": {"0": 0.4}, "keep_likeness": False, "format": "webp", "quality": 90},
+                {"faces": [0, 2], "strength": 0.7, "prompt": "a smiling woman"},
+                {"min_face": 24, "max_yaw": 45, "min_score": 0.8, "sharp_enough": 0.6},
+            ]
+        }
     )
-    prompt: Prompt | None = Field(default=None, description="What the faces look like, in a sentence.")
-    steps: Steps | None = None
-    seed: Seed = 0
-    fidelity: Share | None = Field(default=None, description="0: most detail, 1: most faithful and smooth.")
-    guidance_scale: Annotated[float, Field(ge=-100, le=100)] | None = None
-    scale: Literal[1, 2, 4] = 1
-    aligned: bool = Field(default=False, description="The picture is one aligned square face.")
-    samples: Annotated[int, Field(ge=1, le=16)] | None = None
-    uncertainty: bool = False
-    choice: Literal["first", "medoid", "best"] | None = None
+
+    faces: Annotated[list[Annotated[int, Field(ge=0)]], Field(max_length=500)] | Literal["all"] | None = told(
+        "faces", ge=None
+    )
+    strength: Share | Annotated[dict[FaceNumber, Share], Field(max_length=500)] | None = told(
+        "strength", ge=None, le=None
+    )
+    min_face: float | None = told("min_face")
+    max_yaw: float | None = told("max_yaw")
+    min_score: float | None = told("min_score")
+    sharp_enough: float | None = told("sharp_enough")
+    keep_likeness: bool = told("keep_likeness", default=True)
+    prompt: str | None = told("prompt", max_length=MOST_PROMPT)
+    steps: int | None = told("steps", le=MOST_STEPS)
+    seed: int = told("seed", default=0, le=MOST_SEED)
+    fidelity: float | None = told("fidelity")
+    guidance_scale: float | None = told("guidance_scale", ge=-100, le=100)
+    scale: Literal[1, 2, 4] = told("scale", default=1)
+    aligned: bool = told("aligned", default=False)
+    reference: bool = told("reference", default=False)
+    sample_tokens: bool = told("sample_tokens", default=False)
+    samples: int | None = told("samples", le=16)
+    uncertainty: bool = told("uncertainty", default=False)
+    choice: Literal["first", "medoid", "best"] | None = told("choice")
+    format: Literal["jpg", "png", "webp", "tiff", "avif"] | None = told("format")
+    quality: int | None = told("quality")
+
+    def for_restoring(self) -> dict[str, Any]:
+        """What `prefrestore.restoration.options.RestoreOptions` takes of it; what is None is left to that."""
+        return self.model_dump(exclude_none=True, exclude={"format", "quality"})
 
 
 class Progress(BaseModel):

@@ -220,9 +220,14 @@ def suffix_of(name: str) -> str:
     return suffix if suffix in formats.READABLE_SUFFIXES else ""
 
 
-def output_suffix(name: str) -> str:
+def output_suffix(one: Restoration) -> str:
     """The ending of the result, as ``prefrestore restore`` gives it: the input's where it can be written."""
-    return formats.output_suffix(suffix_of(name))
+    return f".{one.options.format}" if one.options.format else formats.output_suffix(suffix_of(one.name))
+
+
+def output_name(one: Restoration) -> str:
+    """What the result is called where it is downloaded."""
+    return f"{Path(one.name).stem}{output_suffix(one)}"
 
 
 def stamp(when: datetime) -> str:

@@ -51,8 +51,12 @@ export const guess = (id, face, wanted) => call("POST", `${of(id)}/faces/${face}
 export const doubt = (id, face) => call("POST", `${of(id)}/faces/${face}/uncertainty`);
 export const stopWork = (id) => call("DELETE", `${of(id)}/work`);
 
-export function upload(file, signal) {
+/** What may be chosen about a photo, as a JSON schema. */
+export const describedOptions = async () => (await call("GET", "/openapi.json")).components.schemas.Options;
+
+export function upload(file, options, signal) {
   const form = new FormData();
+  form.append("options", JSON.stringify(options));
   form.append("photo", file, file.name || "pasted.png");
   return call("POST", "/restorations", form, signal);
 }

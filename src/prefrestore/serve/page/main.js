@@ -104,7 +104,7 @@ function startTheme() {
 }
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.matches("input[type=text], input[type=password], select");
+  const typing = event.target.matches("input:not([type=range], [type=checkbox]), select");
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey && !typing) {
     event.preventDefault();
     undo();

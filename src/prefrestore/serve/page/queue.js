@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { ask } from "./ask.js";
 import { $, h, tell } from "./dom.js";
+import { chosenOptions, startOptions } from "./options.js";
 import * as store from "./store.js";
 
 const AT_ONCE = 2; // photos being sent at a time
@@ -11,6 +12,7 @@ const sending = new Map(); // local id -> AbortController
 let count = 0;
 
 export function startQueue() {
+  startOptions();
   $("choose").addEventListener("click", () => $("files").click());
   $("files").addEventListener("change", () => {
     add($("files").files);
@@ -42,9 +44,10 @@ function add(files) {
   const list = [...files];
   if (!list.length) return;
   location.hash = "#/";
+  const options = chosenOptions();
   const ids = list.map((file) => {
     const id = `local-${++count}`;
-    waiting.push({ id, file });
+    waiting.push({ id, file, options });
     store.put({ id, local: true, name: file.name || "pasted picture", status: "sending", message: "", faces: [], version: 0 });
     return id;
   });
@@ -57,13 +60,13 @@ function pump() {
   while (sending.size < AT_ONCE && waiting.length) send(waiting.shift());
 }
 
-async function send({ id, file }) {
+async function send({ id, file, options }) {
   const stop = new AbortController();
   sending.set(id, stop);
   try {
     for (;;) {
       try {
-        store.sent(id, await api.upload(file, stop.signal));
+        store.sent(id, await api.upload(file, options, stop.signal));
         return;
       } catch (error) {
         if (error.status !== 429) throw error;

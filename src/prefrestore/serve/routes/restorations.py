@@ -18,7 +18,7 @@ from prefrestore.serve.problems import Problem
 from prefrestore.serve.routes.answers import ID, Side, Version, Which, cached, content, jpeg, problems, temporary
 from prefrestore.serve.schemas import Changes, QueueState, Restoration, Restorations
 from prefrestore.serve.service import Service, check_done
-from prefrestore.serve.store import output_suffix, suffix_of
+from prefrestore.serve.store import output_name, suffix_of
 from prefrestore.serve.uploads import uploaded
 
 WAIT = re.compile(r'\s*wait\s*(?:=\s*"?(\d{1,6})"?\s*)?(?:;.*)?', re.IGNORECASE)
@@ -170,9 +170,8 @@ def router(service: Service) -> APIRouter:
         check_done(one)
         with service.pictures:
             path = result_file(store.folder(one.id), one)
-        name = f"{Path(one.name).stem}{output_suffix(one.name)}"
         headers = {"Location": f"/api/v1/restorations/{one.id}", **headers}
-        return FileResponse(path, filename=name, headers=headers, media_type=media_type(path))
+        return FileResponse(path, filename=output_name(one), headers=headers, media_type=media_type(path))
 
     @routes.get(
         "/restorations/{id}/original",
@@ -228,7 +227,8 @@ def media_type(path: Path) -> str:
     from prefrestore.pictures.formats import FORMATS
 
     kind = FORMATS.get(path.suffix.lower())
-    return f"image/{kind.lower()}" if kind in ("JPEG", "PNG", "TIFF", "WEBP", "BMP") else "application/octet-stream"
+    known = kind in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP")
+    return f"image/{kind.lower()}" if known and kind else "application/octet-stream"
 
 
 def preferred_wait(request: Request) -> float | None:
