@@ -114,9 +114,10 @@ def stages(page: Page, address: str, camera: Camera) -> None:
     page.reload()
 
 
-def restored(page: Page, path: Path) -> None:
-    """Add a photo and wait until it is done and shown."""
-    page.locator("#files").set_input_files(path)
+def restored(page: Page, path: Path, *, added: bool = False) -> None:
+    """Add a photo, unless it is there already, and wait until it is done and shown."""
+    if not added:
+        page.locator("#files").set_input_files(path)
     page.locator("#queue li", has_text=path.name).get_by_text("restored").wait_for()
     page.locator("#queue li", has_text=path.name).locator(".pick").click()
     page.locator(".outline").first.wait_for()
@@ -125,8 +126,10 @@ def restored(page: Page, path: Path) -> None:
 
 def faces(page: Page, camera: Camera, group: Path, portrait: Path) -> None:
     """A group photo and an old portrait."""
-    camera.take("sending", first=lambda: page.locator("#files").set_input_files([]))
-    restored(page, group)
+    page.locator("#files").set_input_files([group, portrait])
+    page.get_by_role("button", name=f"Cancel {portrait.name}").click()
+    camera.take("cancelled")
+    restored(page, group, added=True)
     camera.take("group", "wide", "phone")
     page.locator(".outline").last.click()
     camera.take("group_face", "wide", "phone")

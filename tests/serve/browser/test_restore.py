@@ -54,6 +54,11 @@ def test_a_photo_is_sent_and_restored(open_page: Opened, photo_file: Path) -> No
     state.wait_for()
     assert page.locator(".outline").count() == 2
     assert page.locator("#shown-title").text_content() == "two.png"
+    line = page.locator(".divider").bounding_box()
+    assert line
+    middle = line["x"] + line["width"] / 2
+    boxes = [page.locator(".outline").nth(number).bounding_box() for number in range(2)]
+    assert any(box["x"] < middle < box["x"] + box["width"] for box in boxes if box)  # what was done is seen at once
     page.reload()
     state.wait_for()
 
@@ -78,7 +83,7 @@ def test_the_divider_moves_by_mouse_and_shows_both(restored: Opened, pixels: See
 def test_zoom_and_pan(restored: Opened, pixels: Seen) -> None:
     page = restored()
     zoom = page.locator("[data-zoom]")
-    whole = zoom.text_content()
+    whole, divider = zoom.text_content(), page.locator(".divider").get_attribute("aria-valuenow")
     page.get_by_role("button", name="Zoom in").click()
     assert zoom.text_content() != whole
     page.locator("#stage").hover()
@@ -92,7 +97,7 @@ def test_zoom_and_pan(restored: Opened, pixels: Seen) -> None:
     page.mouse.move(box["x"] + 160, box["y"] + 120, steps=4)
     page.mouse.up()
     assert np.abs(before - pixels(page, "#stage")).max() > 20
-    assert page.locator(".divider").get_attribute("aria-valuenow") == "50"  # it was the photo that moved
+    assert page.locator(".divider").get_attribute("aria-valuenow") == divider  # it was the photo that moved
     page.get_by_role("button", name="Whole photo").click()
     assert zoom.text_content() == whole
 
@@ -179,6 +184,34 @@ def test_the_map_of_where_it_guesses(restored: Opened) -> None:
     assert again.get_attribute("aria-pressed") == "true"
     again.click()
     assert page.locator("#face .map").is_hidden()
+
+
+def test_options_hold_for_the_photos_that_follow(open_page: Opened, photo_file: Path) -> None:
+    page = open_page()
+    summary = page.locator("#options > summary")
+    summary.click()
+    page.get_by_label("Faces", exact=True).select_option("all that are found")
+    page.get_by_label("Strength", exact=True).fill("0.5")
+    page.get_by_label("Keep the likeness").uncheck()
+    page.get_by_label("File format").select_option("WEBP")
+    page.get_by_text("Which faces are left alone").click()
+    page.get_by_label("Most turned").fill("80")
+    expect(summary).to_have_text("Options (5 changed)")
+    known = {one["id"] for one in documents(page)}
+    page.locator("#files").set_input_files(photo_file)
+    chosen = page.locator("#queue li.chosen")
+    expect(chosen.locator(".state")).to_have_text("2 of 2 faces restored")
+    (made,) = [one for one in documents(page) if one["id"] not in known]
+    asked = {"faces": "all", "strength": 0.5, "keep_likeness": False, "format": "webp", "max_yaw": 80}
+    assert {name: made["options"][name] for name in asked} == asked
+    assert [face["strength"] for face in made["faces"]] == [0.5, 0.5]
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download", exact=True).click()
+    assert download.value.suggested_filename == "two.webp"
+    page.get_by_role("button", name="All as usual").click()
+    expect(summary).to_have_text("Options")
+    page.evaluate("(id) => fetch(`/api/v1/restorations/${id}`, { method: 'DELETE' })", made["id"])
+    expect(page.locator("#queue li")).to_have_count(len(known))
 
 
 def test_likeness_is_told_in_words(restored: Opened) -> None:

@@ -43,6 +43,8 @@ function draw() {
   drawFace(approach, preset);
 }
 
+const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)} …`;
+
 function drawSaid(photo) {
   let text = "";
   if (photo?.status === "done") {
@@ -51,7 +53,7 @@ function drawSaid(photo) {
     if (!text && number && store.currentFace() === null)
       text = `${number === 1 ? "One face has" : `${number} faces have`} a warning: choose the face to read it.`;
     else if (!text && photo.faces.length && store.currentFace() === null) text = "Choose a face to see it large and to change it.";
-  } else if (photo) text = photo.status === "failed" ? photo.message : `${stateOf(photo)} …`;
+  } else if (photo) text = photo.status === "failed" ? photo.message : sentence(stateOf(photo));
   $("said").hidden = !text;
   $("said").textContent = text;
   $("said").classList.toggle("bad", photo?.status === "failed");

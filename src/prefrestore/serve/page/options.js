@@ -62,7 +62,7 @@ function field(name, label, schema) {
   let input;
   if (schema.type === "boolean") input = h("input", { ...given, type: "checkbox", role: "switch", checked: schema.default });
   else if (listed.length) {
-    const usual = schema.default === null ? [h("option", { value: "" }, USUAL[name] ?? "as usual")] : [];
+    const usual = schema.default == null ? [h("option", { value: "" }, USUAL[name] ?? "as usual")] : [];
     input = h("select", given, ...usual, ...listed.map((value) => h("option", { value }, WORDS[value] ?? String(value).toUpperCase())));
   } else {
     const { type, minimum, maximum } = kinds.find((kind) => ["number", "integer"].includes(kind.type));

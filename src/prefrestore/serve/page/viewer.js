@@ -70,9 +70,19 @@ export class Viewer {
       swap(this.before, api.beforeView(photo, SIDE));
     }
     if (this.done) {
+      this.split = this.#throughLargest(photo.faces);
       swap(this.after, api.afterView(photo, SIDE));
       for (const face of photo.faces) this.patches.set(face.index, { image: h("img"), version: photo.version, state: stateOf(face) });
     }
+  }
+
+  /** Where the divider shows at once what was done: through the largest face that is restored. */
+  #throughLargest(faces) {
+    const area = ({ box }) => box[2] * box[3];
+    const [largest] = faces.filter((face) => face.on).sort((one, other) => area(other) - area(one));
+    if (!largest) return 0.5;
+    const middle = this.view.x + (largest.box[0] + largest.box[2] / 2) * this.view.scale;
+    return Math.min(0.85, Math.max(0.15, middle / this.room().width));
   }
 
   /** After a change of one face, its place alone is fetched and laid over the photo: quickly, then as sharp as it. */
