@@ -118,8 +118,9 @@ def restored(page: Page, path: Path, *, added: bool = False) -> None:
     """Add a photo, unless it is there already, and wait until it is done and shown."""
     if not added:
         page.locator("#files").set_input_files(path)
-    page.locator("#queue li", has_text=path.name).get_by_text("restored").wait_for()
-    page.locator("#queue li", has_text=path.name).locator(".pick").click()
+    row = page.locator("#queue li", has_text=path.name).last
+    row.get_by_text("restored").wait_for()
+    row.locator(".pick").click()
     page.locator(".outline").first.wait_for()
     page.wait_for_timeout(6000)  # what was told goes away
 
@@ -156,7 +157,7 @@ def faces(page: Page, camera: Camera, group: Path, portrait: Path) -> None:
     camera.take("guessing")
     page.locator(".guesses button").nth(3).wait_for()
     page.locator(".guesses button").nth(2).click()
-    page.get_by_text("Draw it differently").click()
+    page.locator("#face summary").click()
     camera.take("guesses", "wide", "phone", whole=True)
     page.locator("#face-on").click()
     page.get_by_text("after (turned off)").wait_for()
@@ -234,6 +235,7 @@ def main() -> None:
             camera.take("empty", "wide", "phone")
             page.context.clear_cookies()
             page.goto(address)
+            page.get_by_label("Token").wait_for()
             camera.take("without_token", "wide", "phone")
         browser.close()
 

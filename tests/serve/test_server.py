@@ -151,6 +151,17 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, photo: bytes) -> No
     assert server.send(photo, Prefer="wait")[0] == 200
 
 
+def test_a_client_that_leaves_before_its_answer_leaves_no_photo(server: Server, photo: bytes) -> None:
+    known = {one["id"] for one in server.restorations()}
+    kind, body = HEADERS["Content-Type"], multipart(photo, "left.png")
+    head = f"POST /api/v1/restorations HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {kind}\r\n"
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", server.port)) as leaving:
+            leaving.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert server.send(photo)[0] == 202  # by now the others were looked at
+    server.until(lambda: len({one["id"] for one in server.restorations()} - known) == 1)
+
+
 def test_nothing_of_a_photo_is_in_the_log(server: Server, photo: bytes) -> None:
     server.ask("POST", "/restorations", multipart(photo, "secret-name.png"), **HEADERS, Prefer="wait")
     server.ask("POST", "/restorations", multipart(photo[:999], "secret-name.png"), **HEADERS, Prefer="wait")

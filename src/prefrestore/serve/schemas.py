@@ -12,12 +12,11 @@ Status = Literal["queued", "running", "done", "failed"]
 Outcome = Literal["restored", "unchanged", "no face"]
 MOST_STEPS = 50
 MOST_SEED = 2**53 - 1
+MOST_SAMPLES = 16
 MOST_PROMPT = 500
 Share = Annotated[float, Field(ge=0, le=1)]
 FaceNumber = Annotated[int, Field(ge=0, strict=False)]  # a key, which JSON always writes as a text
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
-Prompt = Annotated[str, Field(max_length=MOST_PROMPT)]
 
 
 class Asked(BaseModel):
@@ -66,7 +65,7 @@ class Options(Asked):
     aligned: bool = told("aligned", default=False)
     reference: bool = told("reference", default=False)
     sample_tokens: bool = told("sample_tokens", default=False)
-    samples: int | None = told("samples", le=16)
+    samples: int | None = told("samples", le=MOST_SAMPLES)
     uncertainty: bool = told("uncertainty", default=False)
     choice: Literal["first", "medoid", "best"] | None = told("choice")
     format: Literal["jpg", "png", "webp", "tiff", "avif"] | None = told("format")
@@ -220,10 +219,10 @@ class GuessRequest(Asked):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"seeds": [1, 2, 3, 4]}]})
 
-    prompt: Prompt | None = None
+    prompt: str | None = told("prompt", max_length=MOST_PROMPT)
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=8)] | None = None
-    fidelity: Share | None = None
-    steps: Steps | None = None
+    fidelity: float | None = told("fidelity")
+    steps: int | None = told("steps", le=MOST_STEPS)
     preference: bool = True
 
 

@@ -5,7 +5,7 @@ restorations/ID/original.SUFFIX       the upload
 restorations/ID/photo.SUFFIX          the result, the bytes that ``prefrestore restore`` writes
 restorations/ID/photo.json            its record
 restorations/ID/edited-VERSION.SUFFIX with other strengths, made when it is asked for
-restorations/ID/faces/K/...           see `prefrestore.serve.faces`
+restorations/ID/faces/K/...           see `prefrestore.serve.facefiles`
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,16 +61,15 @@ def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service of its own, one a module; it starts empty."""
+@contextmanager
+def running(folder: Path, **more: Any) -> Iterator[str]:
+    """The address of a service in a thread, whose model is there."""
     uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
     from prefrestore.serve.app import create_app
     from prefrestore.serve.settings import Settings
 
-    folder = tmp_path_factory.mktemp("serve") / "folder"
-    app = create_app(Settings(folder=folder, preset="tiny", device="cpu", example=False))
+    app = create_app(Settings(folder=folder, preset="tiny", device="cpu", example=False, **more))
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
@@ -83,6 +83,20 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield address
         server.should_exit = True
         thread.join(30)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a service of its own, one a module; it starts empty."""
+    with running(tmp_path_factory.mktemp("serve") / "folder") as address:
+        yield address
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[str]:
+    """The address of a service that needs the token ``secret``."""
+    with running(tmp_path / "folder", token="secret") as address:
+        yield address
 
 
 def model_is_ready(address: str) -> bool:

@@ -140,3 +140,20 @@ def test_the_chosen_colours_are_kept(open_page: Opened) -> None:
     assert page.evaluate(ground) == dark
     page.get_by_label("Colours").select_option("")
     assert page.evaluate(ground) == light
+
+
+def test_a_browser_without_the_token_is_asked_for_it(
+    open_page: Opened, guarded: str, faults: Callable[[Page], list[str]]
+) -> None:
+    page = open_page(bypass_csp=True)
+    page.goto(guarded)
+    token = page.get_by_label("Token")
+    token.fill("wrong")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Enter").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).not_to_be_empty()
+    assert faults(page) == []
+    token.fill("secret")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert page.evaluate("async () => (await fetch('/api/v1/restorations')).status") == 200

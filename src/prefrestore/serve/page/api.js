@@ -34,9 +34,7 @@ async function call(method, path, body, signal) {
   }
   if (answer.ok && said !== null) return said;
   const wait = answer.headers.get("Retry-After");
-  const sentence =
-    answer.status === 401 ? "Open the address that the server printed when it started: it holds the token." : said?.detail;
-  throw new Problem(sentence ?? `The service answered ${answer.status}.`, answer.status, wait === null ? null : Number(wait));
+  throw new Problem(said?.detail ?? `The service answered ${answer.status}.`, answer.status, wait === null ? null : Number(wait));
 }
 
 const of = (id) => `/restorations/${id}`;
@@ -44,6 +42,7 @@ const address = (path) => ROOT + path;
 
 export const list = () => call("GET", "/restorations");
 export const info = () => call("GET", "/info");
+export const enter = (token) => call("POST", "/session", { token });
 export const change = (id, faces) => call("PATCH", of(id), { faces });
 export const remove = (id) => call("DELETE", of(id));
 export const retry = (id) => call("POST", `${of(id)}/retry`);

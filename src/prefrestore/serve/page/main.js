@@ -7,6 +7,7 @@ import { closeFace, drawFace } from "./face.js";
 import { leave, startJudging, visit } from "./judge.js";
 import { startQueue, accept, stateOf } from "./queue.js";
 import * as store from "./store.js";
+import { askForToken } from "./token.js";
 import { Viewer } from "./viewer.js";
 
 let preset = null;
@@ -74,8 +75,13 @@ async function reconcile() {
     const there = new Set(restorations.map((photo) => photo.id));
     for (const photo of store.all()) if (!photo.local && !there.has(photo.id)) store.drop(photo.id);
   } catch (error) {
-    tell(error.message, { bad: true });
+    refused(error);
   }
+}
+
+function refused(error) {
+  if (error.status === 401) askForToken();
+  else tell(error.message, { bad: true });
 }
 
 function route() {
@@ -142,4 +148,4 @@ api.listen({
 api.info().then((said) => {
   preset = said.preset;
   accept(said.accepts);
-}, (error) => tell(error.message, { bad: true }));
+}, refused);

@@ -9,6 +9,7 @@ import * as store from "./store.js";
 const AT_ONCE = 2; // photos being sent at a time
 const waiting = [];
 const sending = new Map(); // local id -> AbortController
+const leaving = new Set(); // ids that are being removed
 let count = 0;
 
 export function startQueue() {
@@ -102,10 +103,15 @@ async function remove(photo) {
   }
   const text = "The restored picture is deleted here, and cannot be brought back. Your own file stays as it is.";
   if (photo.status === "done" && !(await ask({ title: `Remove ${photo.name}?`, text, yes: "Remove" }))) return;
+  leaving.add(photo.id);
+  draw();
   try {
     await api.remove(photo.id);
   } catch (error) {
     if (error.status !== 404) return tell(error.message, { bad: true });
+  } finally {
+    leaving.delete(photo.id);
+    draw();
   }
   store.drop(photo.id);
   ($("queue").querySelector(".chosen .pick") ?? $("choose")).focus();
@@ -175,7 +181,8 @@ function row(id) {
     pick.title = photo.name;
     pick.setAttribute("aria-current", String(store.current()?.id === id));
     element.classList.toggle("chosen", store.current()?.id === id);
-    state.textContent = stateOf(photo);
+    state.textContent = leaving.has(id) ? "being removed" : stateOf(photo);
+    away.disabled = leaving.has(id);
     state.classList.toggle("bad", photo.status === "failed");
     bar.hidden = photo.status !== "running" && photo.status !== "sending";
     bar.setAttribute("aria-label", `Progress of ${photo.name}`);

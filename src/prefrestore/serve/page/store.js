@@ -23,13 +23,15 @@ export function setModel(status) {
   changed();
 }
 
-/** The oldest first; what is not yet sent comes last. */
-export function all() {
-  return [...photos.values()].sort((one, other) => {
-    if (Boolean(one.local) !== Boolean(other.local)) return one.local ? 1 : -1;
-    return one.local || one.created === other.created ? 0 : one.created < other.created ? -1 : 1;
-  });
+const places = new Map(); // id -> number: a row stays where it appeared, also when it is sent
+
+function place(id, photo, at = places.get(id) ?? places.size) {
+  places.set(id, at);
+  photos.set(id, photo);
 }
+
+/** In the order they came. */
+export const all = () => [...photos.values()].sort((one, other) => places.get(one.id) - places.get(other.id));
 
 const early = new Map(); // documents whose upload is not answered yet: its row is there already
 
@@ -41,7 +43,7 @@ function release() {
   for (const [id, photo] of early) {
     if (expected(photo)) continue;
     early.delete(id);
-    photos.set(id, photo);
+    place(id, photo);
   }
 }
 
@@ -53,7 +55,7 @@ export function put(photo) {
     early.set(photo.id, photo);
     return;
   }
-  photos.set(photo.id, photo);
+  place(photo.id, photo);
   release();
   if (chosen === null) chosen = photo.id;
   changed();
@@ -62,7 +64,7 @@ export function put(photo) {
 /** What waited here as `id` is now known to the service; its events may have been faster than its answer. */
 export function sent(id, photo) {
   photos.delete(id);
-  if (!photos.has(photo.id)) photos.set(photo.id, early.get(photo.id) ?? photo);
+  place(photo.id, photos.get(photo.id) ?? early.get(photo.id) ?? photo, places.get(id));
   early.delete(photo.id);
   release();
   if (chosen === id) chosen = photo.id;
@@ -73,12 +75,12 @@ export function drop(id) {
   early.delete(id);
   if (!photos.has(id)) return;
   const order = all().map((photo) => photo.id);
-  const place = order.indexOf(id);
+  const at = order.indexOf(id);
   photos.delete(id);
   undos.delete(id);
   release();
   if (chosen === id) {
-    chosen = order[place + 1] ?? order[place - 1] ?? null;
+    chosen = order[at + 1] ?? order[at - 1] ?? null;
     face = null;
   }
   changed();

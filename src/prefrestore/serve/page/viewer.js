@@ -6,6 +6,7 @@ import { STEP, centre, clamp, fit, isWhole, pan, zoom } from "./view.js";
 
 const SIDE = 2048; // px: the longer side that is fetched for a view of the whole photo
 const QUICK = 1024; // px: a face's place that is there at once
+const TAG = 24; // px: the room that a face's number needs above its outline
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
 const stateOf = (face) => JSON.stringify([face.on, face.strength, face.guess]);
@@ -70,19 +71,22 @@ export class Viewer {
       swap(this.before, api.beforeView(photo, SIDE));
     }
     if (this.done) {
-      this.split = this.#throughLargest(photo.faces);
+      this.#throughTheMiddle(photo.faces);
       swap(this.after, api.afterView(photo, SIDE));
       for (const face of photo.faces) this.patches.set(face.index, { image: h("img"), version: photo.version, state: stateOf(face) });
     }
   }
 
-  /** Where the divider shows at once what was done: through the largest face that is restored. */
-  #throughLargest(faces) {
-    const area = ({ box }) => box[2] * box[3];
-    const [largest] = faces.filter((face) => face.on).sort((one, other) => area(other) - area(one));
-    if (!largest) return 0.5;
-    const middle = this.view.x + (largest.box[0] + largest.box[2] / 2) * this.view.scale;
-    return Math.min(0.85, Math.max(0.15, middle / this.room().width));
+  /** The divider through the middle one of the restored faces: what was done is seen at once. */
+  #throughTheMiddle(faces) {
+    const shown = faces.filter((face) => face.on); // from left to right
+    if (shown.length) this.#through(shown[Math.floor(shown.length / 2)].box);
+    else this.split = 0.5;
+  }
+
+  #through(box) {
+    const middle = this.view.x + (box[0] + box[2] / 2) * this.view.scale;
+    this.split = Math.min(0.85, Math.max(0.15, middle / this.room().width));
   }
 
   /** After a change of one face, its place alone is fetched and laid over the photo: quickly, then as sharp as it. */
@@ -121,6 +125,7 @@ export class Viewer {
   /** Zoom to a face. */
   approach(box) {
     this.view = centre(box, 0.45, this.size, this.room());
+    this.#through(box);
     this.draw();
   }
 
@@ -141,6 +146,7 @@ export class Viewer {
     this.labels[1].hidden = split > 0.88;
     for (const button of this.faces.children) {
       const [left, top, w, tall] = JSON.parse(button.dataset.box);
+      button.classList.toggle("high", y + top * scale < TAG);
       Object.assign(button.style, {
         left: `${x + left * scale}px`, top: `${y + top * scale}px`, width: `${w * scale}px`, height: `${tall * scale}px`,
       });

@@ -12,7 +12,7 @@ from prefrestore import __version__
 from prefrestore.serve.events import Event
 from prefrestore.serve.problems import Problem
 from prefrestore.serve.routes.answers import content, problems
-from prefrestore.serve.schemas import Health, Info, Limits, Token
+from prefrestore.serve.schemas import MOST_SAMPLES, MOST_STEPS, Health, Info, Limits, Token
 from prefrestore.serve.security import cookie, is_right
 from prefrestore.serve.service import Service
 
@@ -49,8 +49,8 @@ def router(service: Service) -> APIRouter:
                 queue=settings.queue,
                 keep_days=settings.keep_days,
                 scales=[1, 2, 4],
-                steps=50,
-                samples=16,
+                steps=MOST_STEPS,
+                samples=MOST_SAMPLES,
             ),
             accepts=sorted(READABLE_SUFFIXES),
         )

@@ -6,7 +6,7 @@ import asyncio
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -75,6 +75,8 @@ def router(service: Service) -> APIRouter:
             if one.status == "failed":
                 raise Problem(422, one.message)
             return await run_in_threadpool(result, one, {"Preference-Applied": "wait"})
+        if await request.is_disconnected():
+            await left(service, job)
         one = service.shown(await run_in_threadpool(store.get, job.about))
         return JSONResponse(one.model_dump(mode="json"), 202, {"Location": f"/api/v1/restorations/{one.id}"})
 
@@ -247,20 +249,25 @@ async def finished(request: Request, service: Service, job: Job, seconds: float)
         asyncio.CancelledError, Problem: the client has left, or somebody else has removed the restoration.
     """
     done = asyncio.ensure_future(asyncio.wrap_future(job.done))
-    left = asyncio.ensure_future(gone(request))
+    leaving = asyncio.ensure_future(gone(request))
     try:
-        await asyncio.wait({done, left}, timeout=min(seconds, 1e6), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({done, leaving}, timeout=min(seconds, 1e6), return_when=asyncio.FIRST_COMPLETED)
         if done.done():
             return True
-        if left.done():
-            await run_in_threadpool(service.remove, job.about)
-            raise Problem(499, "the client has left")
+        if leaving.done():
+            await left(service, job)
         return False
     except asyncio.CancelledError:
         await asyncio.shield(run_in_threadpool(service.remove, job.about))
         raise
     finally:
-        left.cancel()
+        leaving.cancel()
+
+
+async def left(service: Service, job: Job) -> NoReturn:
+    """Nobody is there who knows of the restoration: remove it, and end in Problem 499."""
+    await run_in_threadpool(service.remove, job.about)
+    raise Problem(499, "the client has left")
 
 
 async def gone(request: Request) -> None:
