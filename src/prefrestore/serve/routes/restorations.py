@@ -265,9 +265,9 @@ async def finished(request: Request, service: Service, job: Job, seconds: float)
 
 
 async def left(service: Service, job: Job) -> NoReturn:
-    """Nobody is there who knows of the restoration: remove it, and end in Problem 499."""
+    """Nobody is there who knows of the restoration: remove it, and end in a Problem that nobody reads."""
     await run_in_threadpool(service.remove, job.about)
-    raise Problem(499, "the client has left")
+    raise Problem(408, "the client has left")
 
 
 async def gone(request: Request) -> None:
