@@ -80,7 +80,7 @@ def _changes(face: Face) -> dict[str, Any]:
         "strength": face.strength,
         "identity_similarity": None if guess.similarity is None else round(guess.similarity, 4),
         "warnings": list(guess.warnings),
-        "made_with": guess.model_dump(include={"seed", "prompt", "fidelity", "steps", "preference"}),
+        "made_with": guess.made_with(),
     }
 
 

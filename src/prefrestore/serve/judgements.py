@@ -185,7 +185,7 @@ def variants(one: Restoration, face: Face) -> Iterator[Shown]:
     """The different pictures of a face that are compared."""
     known = set()
     for guess in face.guesses[:MOST_GUESSES]:
-        key = guess.model_dump_json(include={"seed", "prompt", "fidelity", "steps", "preference"})
+        key = tuple(guess.made_with().values())
         if key not in known:
             known.add(key)
             yield from (Shown(one.id, face.index, guess.number, strength) for strength in STRENGTHS)
@@ -198,7 +198,7 @@ def made_with(one: Restoration, shown: Shown, record: dict[str, Any]) -> dict[st
         "restoration": one.id,
         "face": shown.face,
         "strength": shown.strength,
-        **guess.model_dump(include={"seed", "prompt", "fidelity", "steps", "preference"}),
+        **guess.made_with(),
         **{name: record.get(name) for name in ("prefrestore", "preset", "dtype", "weights")},
     }
 

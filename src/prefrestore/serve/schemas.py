@@ -93,8 +93,15 @@ class Guess(BaseModel):
     fidelity: float | None = None
     steps: int | None = None
     preference: bool = Field(default=True, description="With the preference adapter, if the model has one.")
-    similarity: float | None = Field(default=None, description="SFace cosine with the face before, -1 to 1.")
+    similarity: float | None = Field(
+        default=None,
+        description="SFace cosine with the face before, -1 to 1: of the first as the rules showed it, of others whole.",
+    )
     warnings: list[str] = []
+
+    def made_with(self) -> dict[str, Any]:
+        """What decides how it looks."""
+        return self.model_dump(include={"seed", "prompt", "fidelity", "steps", "preference"})
 
 
 class MapNumbers(BaseModel):
