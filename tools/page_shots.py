@@ -4,7 +4,7 @@
 
 It starts a service with an empty folder and drives Debian's chromium. What passes too quickly to be seen (the stages
 of the queue) is told to the page by documents of this script; everything else is the service's own. The two pictures
-of the README are DIR/example_light_wide.png and DIR/judge_light_wide.png.
+of the README are DIR/example_face_light_wide.png and DIR/judge_light_wide.png, both of the example.
 """
 
 from __future__ import annotations
@@ -210,12 +210,17 @@ def main() -> None:
             page.locator(".outline").first.wait_for()
             page.wait_for_timeout(6000)
             camera.take("example", "wide", "phone")
-            page.locator("#options summary").first.click()
+            page.locator(".outline").first.click()
+            page.get_by_role("button", name="Another guess").click()
+            page.locator(".guesses button").nth(3).wait_for()
+            page.wait_for_timeout(6000)
+            camera.take("example_face", "wide", "phone")
+            judging(page, address, camera)
+            page.goto(address)
+            page.locator("#options > summary").click()
             page.locator("#option-seed").wait_for()
             page.get_by_text("Which faces are left alone").click()
             camera.take("options", "wide", "phone", whole=True)
-            page.goto(f"{address}#/judge")
-            camera.take("judge_empty", "wide", "phone")
             page.goto(f"{address}docs")
             page.locator("#operations article").first.wait_for()
             camera.take("docs", "wide", "phone")
@@ -225,14 +230,14 @@ def main() -> None:
             page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
             stages(page, address, camera)
             faces(page, camera, given.group, given.portrait)
-            judging(page, address, camera)
-            page.goto(address)
-            page.locator(".outline").first.wait_for()
         page.wait_for_timeout(2000)
         camera.take("service_gone", "wide", "phone")
         with serving(Path(kept) / "two", "tiny", "--no-example", token="shots") as address:
             page.goto(f"{address}?token=shots")
             camera.take("empty", "wide", "phone")
+            page.goto(f"{address}#/judge")
+            page.get_by_text("There is nothing to learn from yet").wait_for()
+            camera.take("judge_empty", "wide", "phone")
             page.context.clear_cookies()
             page.goto(address)
             page.get_by_label("Token").wait_for()

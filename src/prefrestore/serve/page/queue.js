@@ -99,6 +99,7 @@ async function remove(photo) {
     if (place >= 0) waiting.splice(place, 1);
     sending.get(photo.id)?.abort();
     store.drop(photo.id);
+    tell(`${photo.name} is cancelled.`);
     return;
   }
   const text = "The restored picture is deleted here, and cannot be brought back. Your own file stays as it is.";
