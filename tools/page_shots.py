@@ -240,7 +240,7 @@ def main() -> None:
             camera.take("judge_empty", "wide", "phone")
             page.context.clear_cookies()
             page.goto(address)
-            page.get_by_label("Token").wait_for()
+            page.get_by_label("Token", exact=True).wait_for()
             camera.take("without_token", "wide", "phone")
         browser.close()
 

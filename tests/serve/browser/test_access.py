@@ -147,7 +147,7 @@ def test_a_browser_without_the_token_is_asked_for_it(
 ) -> None:
     page = open_page(bypass_csp=True)
     page.goto(guarded)
-    token = page.get_by_label("Token")
+    token = page.get_by_label("Token", exact=True)
     token.fill("wrong")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Enter").click()
