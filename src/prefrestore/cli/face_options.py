@@ -14,7 +14,10 @@ MinFace = Annotated[float | None, told("min_face", metavar="PX")]
 MaxYaw = Annotated[float | None, told("max_yaw", metavar="DEGREES")]
 MinScore = Annotated[float | None, told("min_score")]
 SharpEnough = Annotated[float | None, told("sharp_enough")]
-FaceSize = Annotated[int | None, told("face_size", metavar="PX")]
+FaceSize = Annotated[
+    int | None,
+    typer.Option(metavar="PX", help="Restore faces at 512 px (the package's weights), or faster at 256."),
+]
 KeepLikeness = Annotated[bool, told("keep_likeness", "--keep-likeness/--no-keep-likeness")]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from prefrestore.cli.choices import Device, Precision
+from prefrestore.cli.face_options import FaceSize
 
 TOKEN_VARIABLE = "PREFRESTORE_TOKEN"
 
@@ -33,6 +34,7 @@ def serve(
     device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = Device.auto,
     dtype: Annotated[Precision, typer.Option(help="Precision of the model.")] = Precision.float32,
     preset: Annotated[str, typer.Option(help="compact, or tiny (random weights, for tests).")] = "compact",
+    face_size: FaceSize = None,
     model: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Pipeline folder to use in place of the package's.")
     ] = None,
@@ -58,6 +60,7 @@ def serve(
         names=tuple(name or ()),
         token=token,
         preset=preset,
+        face_size=face_size,
         model=model,
         preference=adapter or not no_preference,
         device=device.value,

@@ -30,7 +30,12 @@ class Model:
 
             device = pick_device(settings.device)
             self.pipeline = load_pipeline(
-                settings.preset, settings.model, device, settings.dtype, preference=settings.preference
+                settings.preset,
+                settings.model,
+                device,
+                settings.dtype,
+                preference=settings.preference,
+                face_size=settings.face_size,
             )
 
             from prefrestore.faces.detect import FaceDetector

@@ -25,7 +25,7 @@ class Settings:
         host, port: what is listened on.
         names: further names or addresses by which clients may call the service.
         token: what every client must show; None on loopback only.
-        preset, model, preference, device, dtype: as of ``prefrestore restore``.
+        preset, face_size, model, preference, device, dtype: as of ``prefrestore restore``.
         queue: most photos that wait or run; one more is told to come back later.
         keep_days: results are removed after so many days.
         most: most restorations that are kept.
@@ -42,6 +42,7 @@ class Settings:
     names: tuple[str, ...] = ()
     token: str | None = None
     preset: str = "compact"
+    face_size: int | None = None
     model: Path | None = None
     preference: bool | Path = True
     device: str = "auto"
