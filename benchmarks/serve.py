@@ -212,7 +212,7 @@ def reblend() -> None:
                 started, busy = time.perf_counter(), time.process_time()
                 changes = {"faces": [{"index": 0, "strength": (number + 1) / 21}]}
                 client.patch(f"/api/v1/restorations/{id}", json=changes).raise_for_status()
-                client.get(f"/api/v1/restorations/{id}/faces/0/region?format=jpeg").raise_for_status()
+                client.get(f"/api/v1/restorations/{id}/faces/0/region?side=768&format=jpeg").raise_for_status()
                 wall.append(1000 * (time.perf_counter() - started))
                 worked.append(1000 * (time.process_time() - busy))
             for number in range(3):

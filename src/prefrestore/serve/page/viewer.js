@@ -5,7 +5,7 @@ import { h, swap } from "./dom.js";
 import { STEP, centre, clamp, fit, isWhole, pan, zoom } from "./view.js";
 
 const SIDE = 2048; // px: the longer side that is fetched for a view of the whole photo
-const QUICK = 1024; // px: a face's place that is there at once
+const QUICK = 768; // px: a face's place that is there at once
 const TAG = 24; // px: the room that a face's number needs above its outline
 const ARROWS = { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
 
