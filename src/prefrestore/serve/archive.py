@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from prefrestore.serve.composing import result_file
 from prefrestore.serve.schemas import Restoration
 from prefrestore.serve.store import output_suffix
 
@@ -21,8 +22,6 @@ def archive(chosen: Sequence[tuple[Restoration, Path]], path: Path, pictures: th
         chosen: restorations that are done, with their folders.
         pictures: held while a picture is put together.
     """
-    from prefrestore.serve.composing import result_file
-
     taken: set[str] = set()
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as out:
         for one, folder in chosen:

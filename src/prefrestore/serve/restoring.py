@@ -14,6 +14,7 @@ import numpy as np
 from prefrestore.errors import PrefRestoreError
 from prefrestore.files.atomic import written_beside
 from prefrestore.files.fingerprints import file_hash
+from prefrestore.restoration.options import RestoreOptions
 from prefrestore.serve import facefiles
 from prefrestore.serve.jobs import Cancelled, Job
 from prefrestore.serve.model import Model
@@ -227,8 +228,6 @@ def read_original(folder: Path, one: Restoration) -> Any:
 
 def restore_options(options: Options) -> Any:
     """`prefrestore.restoration.options.RestoreOptions`; InvalidInputError where they contradict each other."""
-    from prefrestore.restoration.options import RestoreOptions
-
     return RestoreOptions(**options.for_restoring())
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.serve import uploads
@@ -16,13 +15,11 @@ from prefrestore.serve.jobs import Job, Jobs
 from prefrestore.serve.judgements import Judging
 from prefrestore.serve.model import Model
 from prefrestore.serve.problems import Problem, logger
+from prefrestore.serve.restoring import Restorer, restore_options
 from prefrestore.serve.schemas import Changes, GuessRequest, Options, Restoration, Work
 from prefrestore.serve.schemas import Model as ModelState
 from prefrestore.serve.settings import Settings
 from prefrestore.serve.store import Store, safe_name, sweep
-
-if TYPE_CHECKING:
-    from prefrestore.serve.restoring import Restorer
 
 SEEDS = 4
 """Guesses of one request that names none."""
@@ -47,16 +44,10 @@ class Service:
             changed=self._tell,
             removed=lambda id: self.broadcast.publish(Event("removed", id, f'{{"id":"{id}"}}')),
         )
+        self.restorer = Restorer(self.store, self.model)
         self.judging = Judging(settings.folder, self.store)
         self.fitting = Fitting(settings.folder, self.judging, self.jobs, self.tell_judgements)
         self.pictures = threading.BoundedSemaphore(AT_ONCE)
-
-    @cached_property
-    def restorer(self) -> Restorer:
-        """What the worker does; what it imports takes its time behind the page."""
-        from prefrestore.serve.restoring import Restorer
-
-        return Restorer(self.store, self.model)
 
     def shown(self, one: Restoration) -> Restoration:
         """The document with its place in the queue."""
@@ -97,9 +88,7 @@ class Service:
     def add(self, name: str, file: BinaryIO, options: Options) -> Job:
         """Keep an upload and let it wait; inside of ``jobs.place``. Raises what `uploads.look` raises, and
         InvalidInputError for options that contradict each other."""
-        from prefrestore.restoration.options import RestoreOptions
-
-        RestoreOptions(**options.for_restoring())
+        restore_options(options)
         one = self.store.new(
             name,
             lambda path: uploads.copy(file, path, self.settings.max_bytes),
