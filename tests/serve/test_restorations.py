@@ -37,6 +37,9 @@ def test_every_choice_of_the_command_line_is_offered() -> None:
     assert set(Options.model_fields) == offered | {"format", "quality"} == set(TOLD)
     for name, field in Options.model_fields.items():
         assert field.description == TOLD[name].text
+    usual = RestoreOptions()
+    for name in ("min_face", "max_yaw", "sharp_enough"):
+        assert TOLD[name].text.endswith(f"; {getattr(usual, name):g}.")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ TOLD = {
     "min_face": Told(text="Leave out faces narrower than so many px; 16.", least=0),
     "max_yaw": Told(text="Leave out faces turned further than so many degrees; 55.", least=0, most=90),
     "min_score": Told(text="Leave out faces that the detector is less sure of; none.", least=0, most=1),
-    "sharp_enough": Told(text="Leave out faces of this quality and more; 0.6.", least=0, most=1),
+    "sharp_enough": Told(text="Leave out faces of this quality and more; 0.56.", least=0, most=1),
     "keep_likeness": Told(text="Restore faces less that become less alike."),
     "prompt": Told(text="What the faces look like, in a sentence."),
     "steps": Told(text="Steps of the flow; by the preset.", least=1),
