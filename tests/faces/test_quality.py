@@ -91,9 +91,9 @@ def test_fine_detail_tells_enlarged_faces_from_sharp_ones() -> None:
     for _ in range(120):
         ends, tone = rng.integers(0, 384, 4), int(rng.integers(60, 200))
         cv2.line(sharp, ends[:2].tolist(), ends[2:].tolist(), (tone, tone, tone), int(rng.integers(3, 12)), cv2.LINE_AA)
-    small = cv2.resize(sharp, (192, 192), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(sharp, (96, 96), interpolation=cv2.INTER_AREA)
     enlarged = cv2.resize(small, (384, 384), interpolation=cv2.INTER_CUBIC)
     blurred = cv2.GaussianBlur(sharp, (0, 0), 3)
     found = [quality.fine_detail(picture) for picture in (sharp, enlarged, blurred)]
-    assert found[0] > found[1] >= found[2] == 0
+    assert found == [1, 0, 0]
     assert quality.fine_detail(np.full((384, 384, 3), 90, np.uint8)) == 0
