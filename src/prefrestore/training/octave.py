@@ -27,7 +27,7 @@ from prefrestore.training.encoder import first_weights
 from prefrestore.training.identity import parameter_hash, run_identity, start_hash
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import cached_pairs, degraded_batch, load_training_mix, load_validation
+from prefrestore.training.pairs import cached_pairs, degraded_batch, held_out_pairs, load_training_mix
 from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
 from prefrestore.training.working import working_pipeline
@@ -153,7 +153,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     if config.crop % _GRID or not 0 < config.crop <= size:
         raise InvalidInputError(f"--crop is a multiple of {_GRID} up to {size}, not {config.crop}")
     faces = load_training_mix(config.data, size, min_side=config.min_side)
-    validation = load_validation(config.data, size, min_side=config.min_side)
 
     def restore(lq: np.ndarray, first: int) -> np.ndarray:
         """What the core makes of degraded faces (B,S,S,3) uint8: (B,S/2,S/2,3) uint8."""
@@ -191,8 +190,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         squares = cut(pairs, rng.integers(config.pairs, size=config.batch_size), config.crop, rng)
         return {name: to_signed(found) for name, found in squares.items()} | {"step": step}
 
-    held_out = np.asarray(validation.images[:: max(1, len(validation) // 8)][:8])
-    lq, targets = degraded_batch(held_out, config.degradation, np.random.default_rng(config.seed), mirror=False)
+    degradation, seed = config.degradation, config.seed
+    lq, targets, _ = held_out_pairs(config.data, size, 8, degradation, seed, min_side=config.min_side)
     seen = [to_signed(each).to(accelerator.device) for each in (restore(lq, 0), lq, targets)]
 
     @torch.no_grad()

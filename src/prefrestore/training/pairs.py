@@ -78,10 +78,10 @@ def degraded_batch(
 
 
 def held_out_pairs(
-    roots: Sequence[Path], size: int, count: int, degradation: str, seed: int
+    roots: Sequence[Path], size: int, count: int, degradation: str, seed: int, *, min_side: int = 0
 ) -> tuple[np.ndarray, np.ndarray, Sequence[str | None]]:
     """Up to ``count`` validation faces, evenly spread -> (lq, clean), each (N,H,W,3) uint8, and captions."""
-    validation = load_validation(roots, size)
+    validation = load_validation(roots, size, min_side=min_side)
     chosen = validation.subset(range(0, len(validation), max(1, len(validation) // count))[:count])
     lq, clean = degraded_batch(np.asarray(chosen.images), degradation, np.random.default_rng(seed), mirror=False)
     return lq, clean, chosen.captions
