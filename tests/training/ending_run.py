@@ -60,6 +60,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     root, how, rank = Path(sys.argv[1]), sys.argv[2], int(os.environ["RANK"])
     ended = "well"
+    # Started from a shell's background a process ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with ended_in_order():
             train(root, how, rank)
