@@ -49,6 +49,9 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     """The container's command on a read-only root, as its user, without any right."""
+    others = [*WITHOUT_RIGHTS.split(), sys.executable, "-c", "import prefrestore.cli"]
+    if subprocess.run(others, cwd="/", capture_output=True).returncode:
+        pytest.skip("this environment lies where another user cannot read it")
     tmp_path.chmod(0o777)
     program, *options = written("ENTRYPOINT")
     assert program == "prefrestore" and options[0] == "serve"
