@@ -145,7 +145,7 @@ def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
     clock.wrap(pipeline, "encode_texture", "LQ encoder")
     clock.wrap(pipeline.transformer, "forward", "flow")
     clock.wrap(pipeline, "decode", "decoder")
-    clock.wrap(photo_module, "render", "blending")
+    clock.wrap(photo_module, "render_at", "blending")
     from prefrestore.restoration.options import RestoreOptions
 
     chosen = RestoreOptions(steps=options.steps)
