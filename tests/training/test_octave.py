@@ -43,6 +43,7 @@ def settings(data: Path, work: Path, **changes: object) -> octave.Config:
         "min_side": 100,
         "crop": 64,
         "perceptual_weight": 0.0,  # LPIPS needs weights that a stranger's machine does not have
+        "adversarial_weight": 0.3,
         "adversarial_warmup": 1,
     }
     return octave.Config(**{**given, **changes})  # type: ignore[arg-type]

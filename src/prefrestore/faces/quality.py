@@ -65,10 +65,8 @@ def face_quality(crop: NDArray[np.uint8]) -> float:
 def fine_detail(crop: NDArray[np.uint8]) -> float:
     """How much of the finest detail that a crop's pixels can hold is there, 0 to 1; S x S (x 3) uint8.
 
-    The face's band above a Gaussian of 1 px, over that between 1 and 2 px, both less what noise gives them. Of 92
-    faces of the training set (every 36th), as the detector finds them, the ratio is 0.67 and more in 99 %, 0.78 in the
-    middle; of the same faces enlarged from half the size 0.66 in the middle, 0.63 at most in a quarter. So it tells
-    only some of the enlarged ones, and leaves sharp ones alone.
+    The face's band above a Gaussian of 1 px, over that between 1 and 2 px, both less what noise gives them. Skin
+    without pores has little of it, so the limits leave sharp faces alone and tell only the plainer enlarged ones.
     """
     levels = crop if crop.ndim == 2 else cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.uint8)
     grey = levels.astype(np.float32)

@@ -1,7 +1,8 @@
 """The last octave learns to turn restored faces of the core's size into faces twice as large.
 
 The core is frozen: what it makes of many seeded pairs is computed once, and every step sees small squares of them.
-L1 and LPIPS come first; a discriminator of squares joins them slowly.
+L1 and LPIPS are its losses. A discriminator of squares can join them; it cost likeness where it was tried
+(docs/notes/last-octave.md), so it is off unless asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from prefrestore.errors import InvalidInputError
 from prefrestore.files.fingerprints import FORMAT
 from prefrestore.metrics.lpips import random_view
-from prefrestore.models.texture.last_octave import FACTOR, core_view
+from prefrestore.models.texture.last_octave import FACTOR, core_view, enlarged
 from prefrestore.training.components import component_folder
 from prefrestore.training.discriminator import LatentDiscriminator, adversarial_losses, pull
 from prefrestore.training.encoder import first_weights
@@ -63,8 +64,8 @@ class Config(StageConfig):
     crop: int = 160
     l1_weight: float = 4.0
     perceptual_weight: float = 1.0
-    adversarial_weight: float = 0.3
-    adversarial_warmup: int = 1000
+    adversarial_weight: float = 0.0
+    adversarial_warmup: int = 100
     start_from: Path | None = None
 
 
@@ -95,8 +96,7 @@ class OctaveObjective(nn.Module):
             losses["lpips"] = self.perceptual(*random_view(made, targets, generator)).mean()
             total = total + config.perceptual_weight * losses["lpips"]
         if self.discriminator is not None:
-            enlarged = F.interpolate(restored, size=lq.shape[-2:], mode="bicubic", align_corners=False)
-            squares, clean, start = (F.pixel_unshuffle(each, _SQUARE) for each in (made, targets, enlarged))
+            squares, clean, start = (F.pixel_unshuffle(each, _SQUARE) for each in (made, targets, enlarged(restored)))
             losses["discriminator"], direction = adversarial_losses(
                 self.discriminator, clean, squares, start, generator
             )
@@ -197,15 +197,15 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     @torch.no_grad()
     def sample() -> Image.Image:
         restored, degraded, clean = seen
-        enlarged = F.interpolate(restored, size=clean.shape[-2:], mode="bicubic", align_corners=False)
+        large = enlarged(restored)
         made = torch.cat([octave(*pair) for pair in zip(restored.split(1), degraded.split(1), strict=True)])
         measures = {"l1": F.l1_loss}
         if objective.perceptual is not None:
             measures["lpips"] = objective.perceptual
         for name, measure in measures.items():
-            ours, plain = (measure(each, clean).mean().item() for each in (made, enlarged))
+            ours, plain = (measure(each, clean).mean().item() for each in (made, large))
             log(f"validation {name} {ours:.4f}, enlarged alone {plain:.4f}")
-        return grid([degraded, enlarged, made, clean])
+        return grid([degraded, large, made, clean])
 
     trainer = Trainer(
         objective, make_batch, config.loop("octave"), sample=sample, accelerator=accelerator, identity=identity

@@ -65,7 +65,7 @@ class LastOctave(ModelMixin, ConfigMixin):
 
         Sides of the latter are multiples of 16; the result is about [-1,1], not clamped.
         """
-        large = F.interpolate(restored, size=lq.shape[-2:], mode="bicubic", align_corners=False)
+        large = enlarged(restored)
         rest = lq - large
         fine = self.stem(F.pixel_unshuffle(torch.cat([large, rest], dim=1), _PATCH))
         middle = self.down(fine)
@@ -74,6 +74,11 @@ class LastOctave(ModelMixin, ConfigMixin):
         weights = F.interpolate(self.gates(middle).sigmoid(), size=lq.shape[-2:], mode="bilinear", align_corners=False)
         kept = sum(weights[:, k, None] * band for k, band in enumerate(bands(rest, self.config.levels)))
         return large + drawn + kept
+
+
+def enlarged(restored: Tensor) -> Tensor:
+    """Restored faces (B,3,h,w) at twice the size, with nothing drawn: where the last octave begins."""
+    return F.interpolate(restored, scale_factor=FACTOR, mode="bicubic", align_corners=False)
 
 
 def core_view(images: Tensor, octave: LastOctave | None) -> Tensor:
