@@ -26,12 +26,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import paper_models
 import torch
-from paper_models import FULL, SMALL, TINY, Models
+from parts import paper_models
+from parts.paper_models import FULL, SMALL, TINY, Models
+from parts.systems import command
 from rich.console import Console
 from rich.table import Table
-from systems import command
 from torch import Tensor
 from transformers import DynamicCache
 

@@ -24,12 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from newer_faces import Likeness, groups_of, make_pairs
-from PIL import Image
-from rich.console import Console
-from rich.table import Table
-from sheets import paired_sheet, real_sheet
-from systems import (
+from parts.newer_faces import Likeness, groups_of, make_pairs
+from parts.sheets import paired_sheet, real_sheet
+from parts.systems import (
     BENCH,
     PEERS,
     PROMPTS,
@@ -46,6 +43,9 @@ from systems import (
     sample,
     unchanged,
 )  # fmt: skip
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
 from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, summarise

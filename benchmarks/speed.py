@@ -4,12 +4,14 @@
     python benchmarks/speed.py --preset tiny          random weights, only to see that it runs
     python benchmarks/speed.py --photo group.jpg --threads 2 --json speed.json
     python benchmarks/speed.py peers --threads 2      the compact preset beside the peers' networks at 512 px
+    python benchmarks/speed.py drafting               drafted decoding against plain decoding (`parts/shortcuts.py`)
+    python benchmarks/speed.py solvers                a second-order solver with fewer steps (there, too)
 
 Warm times are medians. The cold start and the memory are those of a new process that restores the one photo, from
 starting Python to the written file. The load average is printed, because other work on the machine makes it slow.
 
 `peers` times aligned faces in turns, so that other work disturbs all alike: ours from 8-bit pixels to the restored
-face, of the peers only the network (`peer_networks.py`), all in float32. "Times ours" is the median of the turns'
+face, of the peers only the network (`parts/peer_networks.py`), all in float32. "Times ours" is the median of the turns'
 ratios; "CPU" leaves out the time in which other work ran. The memory is the weights and the tensors alive at the worst
 moment, without any library's workspace. GFLOP counts convolutions and products of matrices, a multiplication and an
 addition as two.
@@ -31,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from parts.systems import command
 from rich.console import Console
 from rich.table import Table
 
@@ -165,7 +168,7 @@ def peers(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     A last octave that the weights lack is a new one: speed does not depend on weights.
     """
     import torch
-    from peer_networks import NETWORKS, PUBLISHED, SIDE
+    from parts.peer_networks import NETWORKS, PUBLISHED, SIDE
     from torch.utils.flop_counter import FlopCounterMode
 
     from prefrestore.pipeline.components import build_component
@@ -263,4 +266,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(main, drafting="shortcuts:drafting", solvers="shortcuts:solvers"))

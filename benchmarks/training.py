@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from parts.systems import BENCH, command
 from PIL import Image
 from rich.console import Console
-from systems import BENCH, command
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -181,10 +181,5 @@ def posterior_mean() -> None:
         Console().print(f"{level}: {before:.4f} before, {after:.4f} after the LQ encoder (n = {len(clean)})")
 
 
-def usage() -> int:
-    print(__doc__)
-    return 2
-
-
 if __name__ == "__main__":
-    sys.exit(command(usage, designs=designs, posterior_mean=posterior_mean))
+    sys.exit(command(__doc__, designs=designs, posterior_mean=posterior_mean))

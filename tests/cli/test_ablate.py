@@ -88,10 +88,10 @@ def test_other_trainings_are_rows_of_the_ablation(prefrestore: Callable[..., Any
 
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """benchmarks/preference.py as a module."""
+    """benchmarks/parts/spread.py as a module."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    yield importlib.import_module("preference")
-    for name in ("preference", "sheets"):
+    yield importlib.import_module("parts.spread")
+    for name in [name for name in sys.modules if name.split(".")[0] == "parts"]:
         sys.modules.pop(name, None)
 
 
@@ -104,7 +104,7 @@ def test_the_table_of_the_preference_stage(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     out = tmp_path / "p.json"
-    command = ["preference.py", "--bench", str(bench), "--preset", "tiny", "--device", "cpu", "--json", str(out)]
+    command = ["preference.py spread", "--bench", str(bench), "--preset", "tiny", "--device", "cpu", "--json", str(out)]
     command += ["--adapter", f"nft={adapter}", "--seeds", "2", "--limit", "2", "--sheet", str(tmp_path / "s.png")]
     monkeypatch.setattr(sys, "argv", command)
     assert benchmark.main() == 0

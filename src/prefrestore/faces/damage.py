@@ -1,7 +1,7 @@
 """What a measure of sharpness takes for detail: strokes over a blurred face, cells of a mosaic, JPEG blocks, grain.
 
 Four measures tell these from a face's own edges, each giving 1 (no damage) to 0. Their limits were chosen on faces of
-the training set: `benchmarks/sharpness.py --fit` prints the percentiles, and what comes of them.
+the training set: `benchmarks/photos.py sharpness --fit` prints the percentiles, and what comes of them.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class LandmarkMeter:
 
         The trees compare pairs of pixels, so a difference of a grey level can move a point by pixels. For a distance to
         the truth that is small; as a spread of samples that hardly differ it would be all there is to see. With nine
-        boxes it still was, most of it (`benchmarks/calibration.py landmark-spread`).
+        boxes it still was, most of it (`benchmarks/preference.py landmark-spread`).
         """
         enlarged = enlarge(picture)
         boxes = [_moved(box, right, down) for right in shifts for down in shifts]

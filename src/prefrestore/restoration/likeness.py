@@ -12,8 +12,8 @@ STEPS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the strength that was decided, tried from the first to the last."""
 
 # How alike (SFace cosine) a degraded face still is to its own original, by its quality: what 95 of 100 reach (faces of
-# the training set, mildly and severely degraded: `benchmarks/likeness.py --fit`). A restored face that is less alike to
-# its degraded one than that has changed more than the damage itself did.
+# the training set, mildly and severely degraded: `benchmarks/photos.py likeness --fit`). A restored face that is less
+# alike to its degraded one than that has changed more than the damage itself did.
 QUALITY = (0.0, 0.05, 0.10, 0.15, 0.25, 0.35, 0.50, 0.70)
 LIKENESS = (0.00, 0.07, 0.15, 0.27, 0.35, 0.48, 0.55, 0.75)
 

@@ -16,8 +16,8 @@ from prefrestore.restoration.told import TOLD
 
 # Of the output; 1.5 GB as 8-bit RGB. It lets a 31-megapixel photo grow by 4.
 MAX_OUTPUT_PIXELS = 500_000_000
-# Input quality (faces/quality.py) at and above which a face is left alone: `benchmarks/sharpness.py` counts which
-# faces that are.
+# Input quality (faces/quality.py) at and above which a face is left alone: `benchmarks/photos.py sharpness` counts
+# which faces that are.
 SHARP = 0.56
 # Of each face, for an uncertainty map when no number is given.
 UNCERTAINTY_SAMPLES = 4

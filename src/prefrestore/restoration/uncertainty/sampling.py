@@ -3,7 +3,8 @@
 Why moved: a one-step flow that starts from the posterior mean hardly heeds its noise, so the spread over seeds says
 little of where it errs. Moving the input by whole pixels, and the result back, changes nothing that was seen, only how
 it falls on the encoder's grid. Where the answer then changes, the input did not settle it. This is test-time
-augmentation as a measure of uncertainty (Wang et al., arXiv 1807.07356); benchmarks/calibration.py measures both ways.
+augmentation as a measure of uncertainty (Wang et al., arXiv 1807.07356); `benchmarks/preference.py calibration`
+measures both ways.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The preference scorer on people it never saw: which of two pictures is better, and is it as sure as it is right.
 
-    python benchmarks/scorer.py --reliability reliability.png
-    python benchmarks/scorer.py --faces 24 --restored 8 --limit 16      a quick look
-    python benchmarks/scorer.py --scorer out/scorer --model out/model   another scorer, another restorer
+    python benchmarks/preference.py scorer --reliability reliability.png
+    python benchmarks/preference.py scorer --faces 24 --restored 8 --limit 16      a quick look
+    python benchmarks/preference.py scorer --scorer out/scorer --model out/model   another scorer, another restorer
 
 Three tables: pairs of known order by kind (ladders of `prefrestore.preference.known_order` on held-out faces); ties,
 which should come out near 0.5; and sharp faces against this package's own restorations of the bench.
@@ -35,7 +35,7 @@ from prefrestore.preference.reliability import reliability_diagram
 from prefrestore.preference.restored import restored_ladders
 from prefrestore.preference.scorer_trainer import held_out_margins, to_unit
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 BATCH = 4
 
 
@@ -185,7 +185,3 @@ def main() -> int:
         console.print(f"error: {error}", markup=False)
         return 1
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """Is the picture wrong where the uncertainty map is hot? Predicted standard deviation against actual error.
 
-    python benchmarks/calibration.py --limit 16 --plot calibration.png
-    python benchmarks/calibration.py --truth sharp/ --input blurred/ --samples 8
-    python benchmarks/calibration.py landmark-spread          the landmark meter's own spread
+    python benchmarks/preference.py calibration --limit 16 --plot calibration.png
+    python benchmarks/preference.py calibration --truth sharp/ --input blurred/ --samples 8
+    python benchmarks/preference.py landmark-spread          the landmark meter's own spread
 
 Both are averaged over the same neighbourhood first (Gaussian, of variances and of squared errors; --scale is its sigma
 as a share of the side). The columns, for each way of predicting:
@@ -29,11 +29,11 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from parts.systems import BENCH, names_of, read, sample
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
-from systems import BENCH, command, names_of, read, sample
 
 from prefrestore.errors import PrefRestoreError
 from prefrestore.evaluation.protocols import PROTOCOLS, protocol_sets
@@ -240,7 +240,3 @@ def landmark_spread() -> None:
 
 def _name(gain: float) -> str:
     return f"gain_{round(1000 * gain)}"  # PEFT allows no dots
-
-
-if __name__ == "__main__":
-    sys.exit(command(main, landmark_spread=landmark_spread))

@@ -1,10 +1,10 @@
 """What two shortcuts of the sampler keep: drafted decoding, and a second-order solver with fewer steps.
 
-    python benchmarks/shortcuts.py drafting               the bundled weights, 166 faces at each of two levels
-    python benchmarks/shortcuts.py drafting --limit 16 --json drafting.json
-    python benchmarks/shortcuts.py drafting --agreement 100 97 50 0 --batches 1 --limit 16
-    python benchmarks/shortcuts.py drafting --agreement 100 97 50 0 --random
-    python benchmarks/shortcuts.py solvers
+    python benchmarks/speed.py drafting               the bundled weights, 166 faces at each of two levels
+    python benchmarks/speed.py drafting --limit 16 --json drafting.json
+    python benchmarks/speed.py drafting --agreement 100 97 50 0 --batches 1 --limit 16
+    python benchmarks/speed.py drafting --agreement 100 97 50 0 --random
+    python benchmarks/speed.py solvers
 
 Drafting: are the tokens those of plain greedy decoding, how many passes of the language model do they take, and what
 does it save? The draft of a face are the tokens of its LQ image; with --agreement they are the tokens that greedy
@@ -20,18 +20,17 @@ the root of the mean square, per number, against 2,000 second-order steps. docs/
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import paper_models
 import torch
+from parts import paper_models
+from parts.systems import BENCH
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
-from systems import BENCH, command
 from torch import Tensor
 
 from prefrestore.models.semantic.decoding import Written, write_tokens
@@ -200,12 +199,3 @@ def drafting() -> int:
     if options.json:
         options.json.write_text(json.dumps(results, indent=1))
     return 0 if all(total["same tokens"] == total["faces"] for total in results.values()) else 1
-
-
-def usage() -> int:
-    print(__doc__)
-    return 2
-
-
-if __name__ == "__main__":
-    sys.exit(command(usage, drafting=drafting, solvers=solvers))

@@ -1,6 +1,6 @@
 """Contact sheets of what photos suffer from, before and after, of many people: to be looked at.
 
-    python benchmarks/faults.py DATA OUT [--kinds scratched cut ...] [--people 8]
+    python benchmarks/photos.py faults DATA OUT [--kinds scratched cut ...] [--people 8]
 
 DATA holds ``faces/val``. Each kind of damage is done to other people, at 256 px; every face is restored as a photo,
 whatever the rules say (``--faces all``), and what they would have said is printed.
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from damages import Damage, Image, cut, drawn, faded, jpeg, mosaic, noisy, sketched, strokes
+from parts.damages import Damage, Image, cut, drawn, faded, jpeg, mosaic, noisy, sketched, strokes
+from parts.sheets import real_sheet
 from PIL import Image as Pictures
-from sheets import real_sheet
 
 from prefrestore.faces.detect import FaceDetector
 from prefrestore.pictures.read import read_photo
@@ -76,7 +76,3 @@ def main() -> None:
             print(f"{kind} {path.stem}: {told}{warned}", flush=True)
             shown.append((square(pixels), square(result.photo.rgb8())))
         real_sheet(shown).save(options.out / f"{kind}.png")
-
-
-if __name__ == "__main__":
-    main()

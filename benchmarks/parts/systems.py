@@ -8,6 +8,7 @@ take seconds a face, so every output is kept in the cache, under the peer's name
 
 import contextlib
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -22,15 +23,30 @@ from PIL import Image
 from prefrestore.errors import InvalidInputError, MissingDependencyError
 from prefrestore.files.cache import cache_dir
 
-BENCH = Path(__file__).resolve().parents[2] / "shared" / "data" / "bench"
+BENCH = Path(__file__).resolve().parents[3] / "shared" / "data" / "bench"
 
 
-def command(main: Callable[[], int | None], **others: Callable[[], int | None]) -> int:
-    """The exit status of what the first argument names (``round-trip`` is ``round_trip``), or else of ``main``."""
+Command = Callable[[], int | None]
+
+
+def command(main: Command | str | None, **others: Command | str) -> int:
+    """The exit status of what the first argument names (``round-trip`` is ``round_trip``), or else of ``main``.
+
+    Args:
+        main: or the text that is shown where nothing is named.
+        others: ``"scorer"`` stands for ``main`` of ``parts/scorer.py``, ``"shortcuts:solvers"`` for another function.
+    """
     named = others.get(sys.argv[1].replace("-", "_")) if sys.argv[1:] else None
-    if named is not None:
-        sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
-    return (named or main)() or 0
+    if named is None:
+        if callable(main):
+            return main() or 0
+        print(main)
+        return 0 if "--help" in sys.argv else 2
+    sys.argv[:2] = [f"{sys.argv[0]} {sys.argv[1]}"]
+    if isinstance(named, str):
+        module, _, function = named.partition(":")
+        named = getattr(importlib.import_module(f"parts.{module}"), function or "main")
+    return named() or 0
 
 
 def read(path: Path) -> Image.Image:

@@ -1,8 +1,8 @@
 """How alike are degraded faces to their own originals, by quality? What `prefrestore.restoration.likeness` asks for.
 
-    python benchmarks/likeness.py DATA --fit [--every N]  faces of train, degraded here: where the limits come from
-    python benchmarks/likeness.py DATA                    the bench's faces, on which nothing was chosen
-    python benchmarks/likeness.py DATA --restore N        N of them a level restored: which ones it holds back
+    python benchmarks/photos.py likeness DATA --fit [--every N]  faces of train, degraded here: what the limits are from
+    python benchmarks/photos.py likeness DATA                    the bench's faces, on which nothing was chosen
+    python benchmarks/photos.py likeness DATA --restore N        N of them a level restored: which ones it holds back
 
 DATA holds ``bench/{gt,mild,severe}``, ``faces/train`` and ``faces.csv``: aligned faces, paired by name.
 """
@@ -18,7 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
-from damages import Image, degraded
+from parts.damages import Image, degraded
 
 from prefrestore.faces.detect import FaceDetector
 from prefrestore.faces.identity import IdentityEmbedder, cosine
@@ -124,7 +124,3 @@ def main() -> None:
         held_back(options.data, options.restore, measure)
     else:
         by_quality(of_train(options.data, options.every) if options.fit else of_bench(options.data), measure)
-
-
-if __name__ == "__main__":
-    main()

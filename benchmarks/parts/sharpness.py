@@ -1,7 +1,7 @@
 """Are damaged faces restored and sharp ones left alone? Counts of what the rules decide; no model runs.
 
-    python benchmarks/sharpness.py DATA [--every N] [--only severe|mild|sharp|made]
-    python benchmarks/sharpness.py DATA --fit [--every N]     what the limits were chosen from: faces of train
+    python benchmarks/photos.py sharpness DATA [--every N] [--only severe|mild|sharp|made]
+    python benchmarks/photos.py sharpness DATA --fit [--every N]     what the limits were chosen from: faces of train
 
 DATA holds ``faces/{train,val}``, ``faces.csv`` and ``bench/{mild,severe}``. Counting: each picture is a photo, and its
 largest face counts; with --aligned each picture is one aligned face, so that quality decides alone. The damages of
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from damages import Damage, Image, degraded, faded, jpeg, mosaic, strokes
+from parts.damages import Damage, Image, degraded, faded, jpeg, mosaic, strokes
 
 from prefrestore.faces import align, damage, quality
 from prefrestore.faces.align import Floats
@@ -189,7 +189,3 @@ def main() -> None:
             for number, path in enumerate(sorted(sharp.iterdir())[:: options.every])
         )
         count(name, made, detector, options.crop, options.aligned)
-
-
-if __name__ == "__main__":
-    main()
