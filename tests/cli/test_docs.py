@@ -54,6 +54,15 @@ def test_the_table_of_options_is_the_help_s(prefrestore: Callable[..., Any], mon
     assert documented == real - {"--output", "--help"}
 
 
+def test_every_documented_benchmark_exists() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *(ROOT / "src").rglob("*.py"), ROOT / "README.md"]
+    named = {each for page in pages for each in re.findall(r"benchmarks/(\w+\.py)(?: ([a-z-]+))?", page.read_text())}
+    assert len(named) > 10
+    for script, part in named:
+        source = (ROOT / "benchmarks" / script).read_text()
+        assert f"{script} {part}" in source, f"{script} {part}"  # its own usage lines name each part
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_within_the_project_lead_somewhere(page: str) -> None:
     path = ROOT / page
