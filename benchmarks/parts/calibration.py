@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from parts.systems import BENCH, names_of, read, sample
-from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
@@ -48,7 +47,6 @@ from prefrestore.restoration.uncertainty.sampling import draw
 
 Map = NDArray[np.float32]
 WAYS = ("seeds", "views", "edges")
-COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167))  # Okabe and Ito's, told apart by everyone
 
 
 def maps_of(pipeline: Any, lq: Map, truth: Map, options: argparse.Namespace) -> dict[str, Map]:
@@ -106,34 +104,18 @@ def pooled(faces: Sequence[dict[str, Map]], way: str, mask: NDArray[np.bool_]) -
 
 def plot(series: dict[str, list[tuple[float, float]]], path: Path) -> None:
     """Predicted against actual on equal axes, with the diagonal of a calibrated prediction."""
-    side, edge = 640, 80
+    from matplotlib.figure import Figure
+
+    axes = Figure(figsize=(6, 6), layout="constrained").subplots()
     most = 1.05 * max(value for pairs in series.values() for pair in pairs for value in pair)
-    picture = Image.new("RGB", (side + 2 * edge, side + 2 * edge), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return edge + side * x / most, edge + side * (1 - y / most)
-
-    for k in range(6):
-        value = most * k / 5
-        pen.line([at(value, 0), at(value, most)], fill=(225, 225, 225))
-        pen.line([at(0, value), at(most, value)], fill=(225, 225, 225))
-        x, y = at(value, 0)
-        pen.text((x, y + 8), f"{value:.3f}", fill="black", font=font, anchor="mt")
-        x, y = at(0, value)
-        pen.text((x - 8, y), f"{value:.3f}", fill="black", font=font, anchor="rm")
-    pen.line([at(0, 0), at(most, most)], fill=(120, 120, 120), width=2)
-    below, above = (edge + side / 2, 2 * edge + side - 12), (edge, edge - 14)
-    pen.text(below, "predicted standard deviation", fill="black", font=font, anchor="mb")
-    pen.text(above, "actual error, root mean square; grey: calibrated", fill="black", font=font, anchor="lb")
-    for place, (name, pairs) in enumerate(series.items()):
-        colour = COLOURS[place % len(COLOURS)]
-        points = [at(*pair) for pair in pairs]
-        pen.line(points, fill=colour, width=3)
-        for x, y in points:
-            pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour)
-        pen.text((edge + side - 10, edge + side - 30 - 24 * place), name, fill=colour, font=font, anchor="rm")
-    picture.save(path)
+    axes.plot([0, most], [0, most], color="grey", label="calibrated")
+    for name, pairs in series.items():
+        axes.plot(*zip(*pairs, strict=True), marker="o", label=name)
+    axes.set(xlim=(0, most), ylim=(0, most), aspect="equal")
+    axes.set(xlabel="predicted standard deviation", ylabel="actual error, root mean square")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    axes.figure.savefig(path)
 
 
 def calibrate(options: argparse.Namespace, console: Console) -> None:
