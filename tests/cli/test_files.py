@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from prefrestore import cli
 from prefrestore.cli.report import escape_unprintable, report
 from prefrestore.restoration.batch import Outcome
 
@@ -117,6 +119,18 @@ def test_names_that_cannot_be_printed_are_escaped(monkeypatch: pytest.MonkeyPatc
     streams[0].seek(0)
     text = streams[0].read()
     assert "3 restored" in text and "ller.png" in text and (encoding == "utf-8") == ("\u5f20" in text)
+
+
+def test_pillow_s_own_warnings_stay_off_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    def warn() -> None:
+        for module in ("PIL.TiffImagePlugin", "elsewhere"):
+            warnings.warn_explicit("Corrupt EXIF data", UserWarning, f"{module}.py", 982, module=module)
+
+    monkeypatch.setattr(cli, "app", warn)
+    cli.main()
+    assert [str(warning.filename) for warning in recwarn.list] == ["elsewhere.py"]
 
 
 class FullDisk(io.TextIOWrapper):

@@ -196,6 +196,17 @@ def test_damaged_exif_fails_nothing(tmp_path: Path, suffix: str, exif: bytes) ->
     assert read_photo(tmp_path / f"out{suffix}").size == (40, 24)
 
 
+def test_exif_that_is_cut_short_is_told_and_not_warned_of(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """Five entries are announced, none is there: Pillow's own words would be lines of code on the terminal."""
+    Image.fromarray(NOISE).save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0")
+    recwarn.clear()
+    notes = write_photo(read_photo(tmp_path / "in.jpg"), tmp_path / "out.tif")
+    assert any("EXIF" in note for note in notes) and not recwarn.list
+    whole = thumbnail_block()
+    Image.fromarray(NOISE).save(tmp_path / "whole.jpg", exif=whole)
+    assert write_photo(read_photo(tmp_path / "whole.jpg"), tmp_path / "whole.tif") == ()
+
+
 def test_exif_that_is_too_long_for_jpeg(tmp_path: Path) -> None:
     exif = thumbnail_block() + bytes(80_000)
     Image.fromarray(NOISE).save(tmp_path / "x.png", exif=exif)

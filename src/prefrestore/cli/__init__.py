@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -53,6 +54,8 @@ app.command("info")(info.info)
 def main() -> None:
     """The console script: an error raised on purpose is printed as one sentence, and the exit status is 1."""
     escape_unprintable()
+    # Of damaged files, and with lines of its code: what is wrong with a file is told in a sentence.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         with told_interrupts():
             app()

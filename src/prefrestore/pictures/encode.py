@@ -24,6 +24,7 @@ from prefrestore.pictures.formats import WRITABLE_SUFFIXES, format_of
 from prefrestore.pictures.photo import Photo, icc_space
 from prefrestore.pictures.png import deep_png
 from prefrestore.pictures.tiff import DAMAGED_DIRECTORY, Page, write_tiff
+from prefrestore.pictures.warned import warnings_heard
 
 __all__ = ["WRITABLE_SUFFIXES", "write_pages", "write_photo"]
 
@@ -164,12 +165,13 @@ def _said(photo: Photo, pixels: NDArray[Any], kind: str, notes: list[str]) -> Ph
 
 
 def _is_whole(exif: bytes) -> bool:
-    """Whether Pillow can read the block and write it as a TIFF's directories."""
+    """Whether Pillow can read all of the block and write it as a TIFF's directories."""
     try:
-        write_tiff(io.BytesIO(), [Page(pixels=np.zeros((1, 1), np.uint8), alpha=None, photo=_only(exif))])
+        with warnings_heard() as heard:
+            write_tiff(io.BytesIO(), [Page(pixels=np.zeros((1, 1), np.uint8), alpha=None, photo=_only(exif))])
     except DAMAGED_DIRECTORY:
         return False
-    return True
+    return not heard
 
 
 def _only(exif: bytes) -> Photo:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import io
 import stat
 import struct
-import threading
-import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +28,7 @@ from prefrestore.pictures.extras import extras_of, fitting_profile, resolution
 from prefrestore.pictures.formats import JPEG_XL_HINT, MAX_PIXELS, has_jpeg_xl, register_readers
 from prefrestore.pictures.photo import Photo
 from prefrestore.pictures.tiff import exif_of_tiff, page_kind
+from prefrestore.pictures.warned import warnings_heard
 
 Source = str | Path | bytes | bytearray | memoryview | IO[bytes]
 """What a picture is read from: a file's name, a file's content, or an open file that can be read."""
@@ -55,8 +54,6 @@ _NEVER = frozenset({"EPS", "WMF", "BUFR", "GRIB", "HDF5", "MPEG"})
 # Files of several pictures, one of which is the photo: further views, layers, sizes.
 _ONE_OF_MANY = {"MPO": "pictures", "HEIF": "pictures", "PSD": "layers", "ICO": "sizes", "ICNS": "sizes"}
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-# warnings.catch_warnings and Pillow's limit change what the whole process sees, so one thread at a time may be inside.
-_OPENING = threading.Lock()
 
 
 def as_photo(picture: Photo | Source | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS) -> Photo:
@@ -171,8 +168,7 @@ def _open(file: IO[bytes], name: str, max_pixels: int) -> Image.Image:
     if start.startswith(_JPEG_XL) and not has_jpeg_xl():
         raise ImageReadError(f"{name} is a JPEG XL picture. {JPEG_XL_HINT}")
     file.seek(0)
-    with _OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings_heard():
         Image.init()
         limit = Image.MAX_IMAGE_PIXELS
         try:
@@ -252,7 +248,10 @@ def _said(image: Image.Image) -> tuple[bytes | None, bytes | None, list[str]]:
     exif: bytes | None = image.info.get("exif")
     if image.format == "TIFF":
         try:
-            exif = exif_of_tiff(image)
+            with warnings_heard() as heard:
+                exif = exif_of_tiff(image)
+            if heard:
+                told.append(f"the EXIF block is damaged: only a part of it could be read ({heard[0].message})")
         except ValueError as error:
             exif = None
             told.append(f"the EXIF block is damaged and was left out ({error})")
