@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stand_ins import SIZE, TWO, Pipeline, scene
 
 from prefrestore.restoration.likeness import STEPS, keep, least_likeness
+from prefrestore.restoration.photo import RestoreOptions, restore_photo
 
 
 def at(share: float) -> Any:
@@ -33,3 +35,31 @@ def test_the_greatest_share_that_is_alike_enough(quality: float, lost: float, sh
 def test_a_ruined_face_owes_less_than_a_good_one() -> None:
     owed = [least_likeness(quality) for quality in np.linspace(0, 1, 50)]
     assert owed == sorted(owed) and owed[0] < 0.1 and owed[-1] > 0.5
+
+
+class Embedder:
+    """Tells people by how much their faces vary: a stand-in for an identity network."""
+
+    def embed(self, rgb: Any, points: Any = None) -> Any:
+        light = float(rgb.astype(np.float64).std()) / 255
+        return np.array([np.cos(30 * light), np.sin(30 * light)], np.float32)
+
+
+def test_weak_likeness_lowers_the_strength_and_says_so() -> None:
+    pixels = scene()
+
+    def other(face: Any) -> Any:
+        return face + 0.4 * (np.indices((SIZE, SIZE)).sum(0) % 4 < 2)[..., None] - 0.2
+
+    def shown(keep: bool) -> Any:
+        options = RestoreOptions(keep_likeness=keep)
+        return restore_photo(pixels, Pipeline(other), detector=TWO, options=options, embedder=Embedder())
+
+    kept, loose = shown(keep=True), shown(keep=False)
+    assert all(face.strength == 1 for face in loose.faces)
+    assert {face.rule for face in kept.faces} == {"likeness"}
+    assert all(face.strength < 1 for face in kept.faces)
+    for mine, free in zip(kept.faces, loose.faces, strict=True):
+        assert mine.similarity is None or mine.similarity > free.similarity
+        assert any("lowered" in said for said in mine.warnings)
+    assert kept.as_record()["faces"][0]["rule"] == "likeness"

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from stand_ins import SIZE, TWO, Pipeline, scene, sharpen
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.faces import blend
+from prefrestore.restoration.photo import RestoreOptions, restore_photo
 from prefrestore.restoration.strength import Layers, mixed
-
-SIZE = 64
 
 
 def patch(x: float, y: float, side: float, size: int = SIZE) -> blend.Patch:
@@ -103,3 +103,40 @@ def test_only_the_faces_cost_time() -> None:
         made.at(value)
         took.append(time.process_time() - started)
     assert min(took) < 0.5
+
+
+def test_strength_acts_to_the_pixel() -> None:
+    pixels = scene()
+    loose = {"keep_likeness": False}
+
+    def shown(**options: Any) -> Any:
+        return restore_photo(pixels, Pipeline(sharpen), detector=TWO, options=RestoreOptions(**loose, **options))
+
+    full, half, none = (shown(strength=value) for value in (1.0, 0.5, 0.0))
+    np.testing.assert_array_equal(none.image, pixels)
+    assert not none.restored and {face.rule for face in none.faces} == {"strength"}
+    np.testing.assert_array_equal(full.image, shown().image)
+    layers = Layers(without=pixels, full=full.image, places=full.patches)
+    np.testing.assert_array_equal(half.image, layers.at(0.5))
+    low, high = np.minimum(pixels, full.image), np.maximum(pixels, full.image)
+    assert ((half.image >= low) & (half.image <= high)).all()
+    assert (half.image != pixels).any() and (half.image != full.image).any()
+    one = shown(strength={0: 0.0})
+    left = np.s_[:, :115]  # between the two faces
+    np.testing.assert_array_equal(one.image[left], pixels[left])
+    np.testing.assert_array_equal(one.image[:, 115:], full.image[:, 115:])
+    assert [face.strength for face in one.faces] == [0, 1]
+    with pytest.raises(InvalidInputError, match="no face 2"):
+        shown(strength={2: 0.5})
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_strength_of_an_aligned_face(strength: float) -> None:
+    pixels = scene(SIZE, SIZE)
+    options = RestoreOptions(aligned=True, strength=strength, keep_likeness=False)
+    result = restore_photo(pixels, Pipeline(sharpen), options=options)
+    full = restore_photo(pixels, Pipeline(sharpen), options=RestoreOptions(aligned=True, keep_likeness=False)).image
+    if strength != 0.5:
+        np.testing.assert_array_equal(result.image, pixels if strength == 0 else full)
+    else:
+        assert (result.image != pixels).any() and (result.image != full).any()

@@ -1,0 +1,35 @@
+"""What the model is shown of a face."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from stand_ins import TWO, Pipeline, scene
+
+from prefrestore.restoration.photo import restore_photo
+
+
+def test_a_faded_face_is_shown_to_the_model_with_contrast_and_stays_faded() -> None:
+    faded = np.round(140 + (scene().astype(float) - 140) * 0.2).astype(np.uint8)
+    seen: list[Any] = []
+
+    def look(face: Any) -> Any:
+        seen.append(np.ptp(face))
+        return face
+
+    result = restore_photo(faded, Pipeline(look), detector=TWO)
+    assert min(seen) > 0.5
+    assert np.abs(result.image.astype(int) - faded).max() <= 2
+
+
+def test_a_mosaic_is_shown_to_the_model_without_its_cells() -> None:
+    small = cv2.resize(scene(), (30, 20), interpolation=cv2.INTER_AREA)
+    cells = np.repeat(np.repeat(small, 8, axis=0), 8, axis=1)
+    seen: list[float] = []
+
+    def look(face: Any) -> Any:
+        seen.append(np.abs(np.diff(face, axis=1)).max())
+        return face
+
+    restore_photo(cells, Pipeline(look), detector=TWO)
+    assert len(seen) == 2 and max(seen) < np.abs(np.diff(cells / 255, axis=1)).max() / 2
