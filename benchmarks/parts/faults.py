@@ -69,7 +69,7 @@ def main() -> None:
             sharp = cv2.resize(read_photo(path).rgb8(), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
             pixels = damage(sharp, np.random.default_rng([number, person]))
             result = restore_photo(pixels, pipeline, options=RestoreOptions(faces="all"), detector=detector)
-            found = find_faces(result.before, pixels, detector, SIDE, RestoreOptions())
+            found = find_faces(result.before, pixels, detector, pipeline.face_size, RestoreOptions())
             rules = [decide(face.facts, index=index, options=RestoreOptions()) for index, face in enumerate(found)]
             told = "; ".join(f"{rule.rule} {rule.strength:.2f}" for rule in rules) or "no face found"
             warned = f" ({', '.join(result.warnings)})" if result.warnings else ""

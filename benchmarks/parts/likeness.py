@@ -29,7 +29,8 @@ from prefrestore.restoration.likeness import QUALITY, least_likeness
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.photo import restore_photo
 
-SIDE = 256  # px
+SIDE = 256  # px; of the faces
+CROP = 512  # px; what the compact model is given of them
 LEVELS = ("mild", "severe")
 EDGES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 1)
 
@@ -43,7 +44,7 @@ class Measure:
 
     def __call__(self, pixels: Image) -> tuple[float, Any]:
         """Quality, 0..1, and the vector of the face."""
-        (face,) = find_faces(as_photo(pixels), pixels, self.detector, SIDE, RestoreOptions(aligned=True))
+        (face,) = find_faces(as_photo(pixels), pixels, self.detector, CROP, RestoreOptions(aligned=True))
         return face.facts.quality, self.embedder.embed(uint8(face.shown), face.points)
 
 

@@ -1,6 +1,6 @@
-"""Are damaged faces restored and sharp ones left alone? Counts of what the rules decide; no model runs.
+"""Are damaged faces restored, and sharp or cut ones left alone? Counts of what the rules decide; no model runs.
 
-    python benchmarks/photos.py sharpness DATA [--every N] [--only severe|mild|sharp|made]
+    python benchmarks/photos.py sharpness DATA [--every N] [--only severe|mild|sharp|made|cut]
     python benchmarks/photos.py sharpness DATA --fit [--every N]     what the limits were chosen from: faces of train
 
 DATA holds ``faces/{train,val}``, ``faces.csv`` and ``bench/{mild,severe}``. Counting: each picture is a photo, and its
@@ -20,9 +20,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from parts.damages import Damage, Image, degraded, faded, jpeg, mosaic, strokes
+from parts.damages import Damage, Image, cut, degraded, faded, jpeg, mosaic, strokes
 
-from prefrestore.faces import align, damage, quality
+from prefrestore.faces import align, blend, damage, quality
 from prefrestore.faces.align import Floats
 from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.pictures.read import as_photo, read_photo
@@ -41,6 +41,9 @@ DAMAGES: dict[str, Damage] = {
     "dark, 12 %": faded(0.12, 0.02),
 }
 LEVELS = ("severe", "mild")
+CUT_SIDES = (0.1, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55)  # of a picture's side that are cut off
+CUT_FROM = 256  # px
+CUT_SHARES = (0.0, 0.05, 0.10, 0.15, 0.25, 0.40)
 THRESHOLDS = np.arange(0.5, 0.8, 0.02)
 PULL = 0.01
 
@@ -57,7 +60,7 @@ class Known:
 
 
 def largest(
-    pixels: Image, detector: FaceDetector | Known, options: RestoreOptions, crop: int = CROPS[0]
+    pixels: Image, detector: FaceDetector | Known, options: RestoreOptions, crop: int = CROPS[-1]
 ) -> FoundFace | None:
     """The largest face of a picture."""
     found = find_faces(as_photo(pixels), pixels, detector, crop, options)  # type: ignore[arg-type]
@@ -83,6 +86,39 @@ def count(name: str, faces: Iterator[Image], detector: FaceDetector, crop: int, 
         f"| {restored / max(len(strengths), 1):.1%} | {told} |",
         flush=True,
     )
+
+
+def count_cut(data: Path, detector: FaceDetector, every: int, crop: int) -> None:
+    """Blurred faces of val in pictures that end inside them, by how much of the face's area is really outside."""
+    rows = [row for row in csv.DictReader((data / "faces.csv").open()) if row["split"] == "val"][::every]
+    counts: dict[float, Counter[str]] = {least: Counter() for least in CUT_SHARES}
+    for row in rows:
+        whole = read_photo(data / "faces" / "val" / f"{row['id']}.webp").rgb8()
+        points = np.array(row["points"].split(), dtype=np.float64).reshape(5, 2)
+        points = align.scale_points(points, CUT_FROM / len(whole))
+        whole = np.asarray(cv2.resize(whole, (CUT_FROM, CUT_FROM), interpolation=cv2.INTER_AREA), np.uint8)
+        for side in range(4):
+            for share in CUT_SIDES:
+                edges = [0.0, 0.0, 1.0, 1.0]
+                edges[side] = share if side < 2 else 1 - share
+                pixels = cut(*edges)(whole, np.random.default_rng(0))
+                moved = points - np.round(np.array(edges[:2]) * len(whole))
+                matrix = align.estimate_similarity(moved, align.ffhq_template(crop))
+                outside = blend.share_outside(matrix, crop, pixels.shape[1], pixels.shape[0])
+                here = counts[max(least for least in CUT_SHARES if least <= outside)]
+                face = largest(pixels, detector, RestoreOptions(), crop)
+                decision = None if face is None else decide(face.facts, index=0, options=RestoreOptions())
+                lost = bool(((moved < 0) | (moved > (pixels.shape[1] - 1, pixels.shape[0] - 1))).any())
+                here["pictures"] += 1
+                here["a point outside"] += lost
+                here["found"] += decision is not None
+                here["restored"] += decision is not None and decision.strength > 0
+                here["restored fully"] += decision is not None and decision.strength == 1
+                here["restored with a point outside"] += decision is not None and decision.strength > 0 and lost
+    names = list(counts[0.0])
+    print(f"| outside, of the face's area | {' | '.join(names)} |\n| --- |{' --- |' * len(names)}")
+    for least, here in counts.items():
+        print(f"| {least:.0%} and more | {' | '.join(str(here[name]) for name in names)} |")
 
 
 def pictures(folder: Path) -> Iterator[Image]:
@@ -166,15 +202,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("data", type=Path)
     parser.add_argument("--every", type=int, default=8, help="Take every N-th sharp face.")
-    parser.add_argument("--only", choices=(*LEVELS, "sharp", "made"), help="One part of the table.")
+    parser.add_argument("--only", choices=(*LEVELS, "sharp", "made", "cut"), help="One part of the table.")
     parser.add_argument("--aligned", action="store_true", help="Take each picture as one aligned face.")
-    parser.add_argument("--crop", type=int, choices=CROPS, default=CROPS[0], help="Side of the crops, px.")
+    parser.add_argument("--crop", type=int, choices=CROPS, default=CROPS[-1], help="Side of the crops, px.")
     parser.add_argument("--fit", action="store_true", help="Measure faces of train.")
     options = parser.parse_args()
     if options.fit:
         fit(options.data, options.every)
         return
     detector = FaceDetector()
+    if options.only == "cut":
+        count_cut(options.data, detector, options.every, options.crop)
+        return
     sharp = options.data / "faces" / "val"
     print("| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
