@@ -178,7 +178,7 @@ def test_standard_input_to_standard_output(photo: Path, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     with Image.open(io.BytesIO(ran.stdout)) as image:
         assert image.format == "WEBP" and image.size == (192, 192)
-    assert b"stdin.png" in ran.stderr and b"1 restored" in ran.stderr
+    assert b"stdin.png -> standard output: 1 of 1 face" in ran.stderr and b"1 restored" in ran.stderr
 
 
 def test_standard_output_takes_one_picture(restore: Restore, photo: Path, tmp_path: Path) -> None:

@@ -37,8 +37,18 @@ class Streams:
     def named(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """The outcomes with the streams' own names."""
         for outcome in outcomes:
-            message = outcome.message if self.folder is None else outcome.message.replace(f"{self.folder}/", "")
-            yield replace(outcome, message=message)
+            if self.folder is None:
+                yield outcome
+                continue
+            yield replace(
+                outcome,
+                source=self._named(outcome.source),
+                output=outcome.output and (Path("standard output") if self.to_stdout else self._named(outcome.output)),
+                message=outcome.message.replace(f"{self.folder}/", ""),
+            )
+
+    def _named(self, path: Path) -> Path:
+        return path.relative_to(self.folder) if self.folder and path.is_relative_to(self.folder) else path
 
     def check(self, tasks: Sequence[Task], *, beside: bool) -> None:
         """Raises InvalidInputError if standard output would have to take several files."""
