@@ -4,9 +4,13 @@ from typing import Any
 
 import cv2
 import numpy as np
-from stand_ins import TWO, Pipeline, scene
+from stand_ins import TWO, Detector, Pipeline, face_at, scene
 
+from prefrestore.pictures.read import as_photo
+from prefrestore.restoration.find import find_faces
+from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.photo import restore_photo
+from prefrestore.restoration.rules import MOST_NOISE
 
 
 def test_a_faded_face_is_shown_to_the_model_with_contrast_and_stays_faded() -> None:
@@ -33,3 +37,15 @@ def test_a_mosaic_is_shown_to_the_model_without_its_cells() -> None:
 
     restore_photo(cells, Pipeline(look), detector=TWO)
     assert len(seen) == 2 and max(seen) < np.abs(np.diff(cells / 255, axis=1)).max() / 2
+
+
+def test_what_is_measured_does_not_hang_on_the_size_of_the_crop() -> None:
+    """Noise of 50 levels is beyond the model's learning at 512 px as at 256, and the face as sharp."""
+    noise = np.random.default_rng(1).normal(0, 50, (400, 480, 3))
+    pixels = (scene(400, 480) + noise).clip(0, 255).astype(np.uint8)
+    detector: Any = Detector(face_at(240, 200, 120))  # 236 px across the crop
+    core, octave = (
+        find_faces(as_photo(pixels), pixels, detector, size, RestoreOptions())[0].facts for size in (256, 512)
+    )
+    assert core.noise == octave.noise > MOST_NOISE
+    assert core.quality == octave.quality

@@ -84,6 +84,12 @@ def rescale_output(matrix: ArrayLike, factor: float) -> Floats:
     return np.column_stack([full[:, :2] / factor, full[:, 2] + full[:, :2] @ (half, half)])
 
 
+def rescale_crop(matrix: ArrayLike, factor: float) -> Floats:
+    """``matrix`` for a crop of ``factor`` times the size: it takes points of the photo to the other crop."""
+    full = np.asarray(matrix, dtype=np.float64)
+    return np.column_stack([full[:, :2] * factor, scale_points(full[:, 2], factor)])
+
+
 def crop_face(image: Array, matrix: ArrayLike, size: int) -> Array:
     """The ``size`` x ``size`` crop that ``matrix`` cuts out of ``image`` (H x W or H x W x C; uint8, uint16
     or float32).

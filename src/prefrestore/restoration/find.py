@@ -84,8 +84,7 @@ def _found(
     photo: Photo, rgb: NDArray[np.uint8], face: Face, matrix: align.Floats, size: int, options: RestoreOptions
 ) -> FoundFace:
     width, height = photo.size
-    crop = align.crop_face(photo.pixels, matrix, size)
-    crop = np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
+    crop = _crop(photo.pixels, matrix, size)
     x, y, box_width, box_height = face.box
     left, top = max(round(x), 0), max(round(y), 0)
     seen = rgb[top : max(round(y + box_height), top), left : max(round(x + box_width), left)]
@@ -94,26 +93,56 @@ def _found(
     if not options.reference:
         exposure = exposure_of(coded(crop))
         smoothing = damage.mosaic_cell(seen) / 2 * align.similarity_scale(matrix)
+    measured = measured_crop(photo.pixels, matrix, size, exposure, smoothing)
+    clarity, edges, natural = quality.face_quality(measured), 1.0, 1.0
+    if clarity >= BLURRED:
+        edges, natural = damage.own_edges(measured, seen), damage.naturalness(measured)
+        clarity *= edges
     shown = uint8(_shown(coded(crop), exposure, smoothing))
-    sharpness, edges = quality.face_quality(shown), 1.0
-    if sharpness >= BLURRED:
-        edges = damage.own_edges(shown, seen)
-        sharpness *= edges * damage.naturalness(shown)
     inside = ((face.points >= -0.5) & (face.points <= (width - 0.5, height - 0.5))).all(axis=1)
     facts = FaceFacts(
         width=face.box[2],
         yaw=quality.yaw_degrees(face.points),
-        quality=sharpness * _fine(shown, matrix),
+        quality=clarity * natural * _fine(shown, matrix),
+        clarity=clarity,
         own_edges=edges,
         photo_per_model=1 / align.similarity_scale(matrix),
         own_pixels=size / align.similarity_scale(matrix),
         score=face.score,
         points_outside=int((~inside).sum()),
         share_outside=blend.share_outside(matrix, size, width, height),
-        noise=quality.noise_of(shown),
+        noise=_noise(measured, seen, size / align.similarity_scale(matrix), exposure),
         gain=exposure.gain,
     )
     return FoundFace(face=face, matrix=matrix, crop=crop, exposure=exposure, facts=facts, smoothing=smoothing)
+
+
+def measured_crop(
+    pixels: NDArray[Any], matrix: align.Floats, size: int, exposure: Exposure, smoothing: float
+) -> NDArray[np.uint8]:
+    """A face as every limit was measured: as its crop of ``size`` px is shown, but cut at `quality.MEASURED_AT` px if
+    that is less. A crop that was enlarged beyond that and shrunk again has lost noise and detail on the way.
+
+    Args:
+        pixels: the photo, H x W (x 3), uint8 or uint16.
+        matrix: 2 x 3, photo pixel to pixel of the crop of ``size``.
+        smoothing: px of that crop.
+    """
+    factor = min(quality.MEASURED_AT / size, 1.0)
+    crop = _crop(pixels, align.rescale_crop(matrix, factor), round(size * factor))
+    return uint8(_shown(coded(crop), exposure, smoothing * factor))
+
+
+def _noise(measured: NDArray[np.uint8], seen: NDArray[np.uint8], own_pixels: float, exposure: Exposure) -> float:
+    """In levels of 255, stretched: of the photo's own pixels, which enlarging would smooth, or of a crop of fewer."""
+    if own_pixels > quality.MEASURED_AT or min(seen.shape[:2]) < damage.SMALLEST:
+        return quality.noise_of(measured)
+    return quality.noise_level(cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY).astype(np.uint8)) * exposure.gain
+
+
+def _crop(pixels: NDArray[Any], matrix: align.Floats, size: int) -> NDArray[Any]:
+    crop = align.crop_face(pixels, matrix, size)
+    return np.repeat(crop[..., None], 3, axis=2) if crop.ndim == 2 else crop
 
 
 def _shown(pixels: blend.Float32, exposure: Exposure, smoothing: float) -> blend.Float32:
