@@ -2,7 +2,7 @@
 
     python benchmarks/photos.py sharpness DATA            are damaged faces restored and sharp ones left alone?
     python benchmarks/photos.py faults DATA OUT           contact sheets of what photos suffer from, before and after
-    python benchmarks/photos.py likeness DATA             how alike are degraded faces to their originals, by quality?
+    python benchmarks/photos.py likeness DATA             how alike are degraded faces to their originals, by clarity?
 
 Each explains itself with --help; they are in ``parts/``. DATA is a folder that holds ``faces`` and ``bench``.
 """

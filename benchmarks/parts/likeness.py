@@ -1,4 +1,4 @@
-"""How alike are degraded faces to their own originals, by quality? What `prefrestore.restoration.likeness` asks for.
+"""How alike are degraded faces to their own originals, by clarity? What `prefrestore.restoration.likeness` asks for.
 
     python benchmarks/photos.py likeness DATA --fit [--every N]  faces of train, degraded here: what the limits are from
     python benchmarks/photos.py likeness DATA                    the bench's faces, on which nothing was chosen
@@ -25,7 +25,7 @@ from prefrestore.faces.identity import IdentityEmbedder, cosine
 from prefrestore.pictures.read import as_photo, read_photo
 from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.restoration.find import find_faces, uint8
-from prefrestore.restoration.likeness import QUALITY, least_likeness
+from prefrestore.restoration.likeness import CLARITY, least_likeness
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.photo import restore_photo
 
@@ -37,15 +37,15 @@ EDGES = (0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 1)
 
 @dataclass(frozen=True)
 class Measure:
-    """The quality of an aligned picture and its likeness, as restoring a photo sees them."""
+    """The clarity of an aligned picture and its likeness, as restoring a photo sees them."""
 
     detector: FaceDetector
     embedder: IdentityEmbedder
 
     def __call__(self, pixels: Image) -> tuple[float, Any]:
-        """Quality, 0..1, and the vector of the face."""
+        """Clarity, 0..1, and the vector of the face."""
         (face,) = find_faces(as_photo(pixels), pixels, self.detector, CROP, RestoreOptions(aligned=True))
-        return face.facts.quality, self.embedder.embed(uint8(face.shown), face.points)
+        return face.facts.clarity, self.embedder.embed(uint8(face.shown), face.points)
 
 
 def of_train(data: Path, every: int) -> Iterator[tuple[Image, Image]]:
@@ -65,28 +65,28 @@ def of_bench(data: Path) -> Iterator[tuple[Image, Image]]:
             yield read_photo(path).rgb8(), read_photo(data / "bench" / level / path.name).rgb8()
 
 
-def by_quality(pairs: Iterator[tuple[Image, Image]], measure: Measure) -> None:
+def by_clarity(pairs: Iterator[tuple[Image, Image]], measure: Measure) -> None:
     """Print how alike degraded faces are, and how many are less alike than is asked for."""
     measured = []
     for original, worse in pairs:
-        quality, vector = measure(worse)
-        measured.append((quality, cosine(measure(original)[1], vector)))
-    quality, alike = np.array(measured).T
-    print("| quality | faces | 5 of 100 are below | median | asked for in the middle |")
+        clarity, vector = measure(worse)
+        measured.append((clarity, cosine(measure(original)[1], vector)))
+    clarity, alike = np.array(measured).T
+    print("| clarity | faces | 5 of 100 are below | median | asked for in the middle |")
     print("| --- | --- | --- | --- | --- |")
     for low, high in zip(EDGES, EDGES[1:], strict=False):
-        chosen = (quality >= low) & (quality < high)
+        chosen = (clarity >= low) & (clarity < high)
         if chosen.any():
             fifth, median = np.percentile(alike[chosen], [5, 50])
-            asked = least_likeness(float(quality[chosen].mean()))
+            asked = least_likeness(float(clarity[chosen].mean()))
             print(f"| {low} to {high} | {chosen.sum()} | {fifth:.2f} | {median:.2f} | {asked:.2f} |")
-    below = alike < [least_likeness(value) for value in quality]
+    below = alike < [least_likeness(value) for value in clarity]
     print(f"\n{below.sum()} of {len(below)} degraded faces are less alike to their originals than is asked for.")
-    # The fifth percentile of the faces nearest in quality, rising, at the qualities between which a line is drawn.
-    nearest = [np.argsort(np.abs(quality - knot), kind="stable")[: max(20, len(quality) // 10)] for knot in QUALITY]
+    # The fifth percentile of the faces nearest in clarity, rising, at the points between which a line is drawn.
+    nearest = [np.argsort(np.abs(clarity - knot), kind="stable")[: max(20, len(clarity) // 10)] for knot in CLARITY]
     knots = np.maximum.accumulate([max(float(np.percentile(alike[near], 5)), 0.0) for near in nearest])
-    told = ", ".join(f"{knot:g}: {value:.2f}" for knot, value in zip(QUALITY, knots, strict=True))
-    print(f"Fifth percentile of the tenth of the faces that is nearest in quality: {told}")
+    told = ", ".join(f"{knot:g}: {value:.2f}" for knot, value in zip(CLARITY, knots, strict=True))
+    print(f"Fifth percentile of the tenth of the faces that is nearest in clarity: {told}")
 
 
 def held_back(data: Path, limit: int, measure: Measure) -> None:
@@ -124,4 +124,4 @@ def main() -> None:
     if options.restore:
         held_back(options.data, options.restore, measure)
     else:
-        by_quality(of_train(options.data, options.every) if options.fit else of_bench(options.data), measure)
+        by_clarity(of_train(options.data, options.every) if options.fit else of_bench(options.data), measure)

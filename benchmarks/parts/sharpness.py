@@ -26,7 +26,7 @@ from prefrestore.faces import align, blend, damage, quality
 from prefrestore.faces.align import Floats
 from prefrestore.faces.detect import Face, FaceDetector
 from prefrestore.pictures.read import as_photo, read_photo
-from prefrestore.restoration.find import FoundFace, find_faces, uint8
+from prefrestore.restoration.find import FoundFace, find_faces, measured_crop
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import decide
 
@@ -129,7 +129,8 @@ def pictures(folder: Path) -> Iterator[Image]:
 
 def measures(face: FoundFace, pixels: Image) -> dict[str, float]:
     """What `prefrestore.faces.damage` looks at."""
-    grey = quality.measured_grey(uint8(face.shown))
+    crop = measured_crop(pixels, face.matrix, face.crop.shape[0], face.exposure, face.smoothing)
+    grey = quality.measured_grey(crop)
     x, y, width, height = (round(value) for value in face.face.box)
     return {
         "edges": quality.edge_ratio(grey),

@@ -2,10 +2,13 @@
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from stand_ins import SIZE, TWO, Pipeline, scene
+from stand_ins import SIZE, TWO, Detector, Pipeline, face_at, scene
 
+from prefrestore.pictures.read import as_photo
+from prefrestore.restoration.find import find_faces
 from prefrestore.restoration.likeness import STEPS, keep, least_likeness
 from prefrestore.restoration.photo import RestoreOptions, restore_photo
 
@@ -20,21 +23,32 @@ def alike(lost: float) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("quality", "lost", "share"),
+    ("clarity", "lost", "share"),
     [(0.25, 0.1, 1), (0.25, 0.7, 0.75), (0.25, 1.2, 0.5), (0.25, 2.0, 0.25), (0.6, 2.0, 0)],
 )
-def test_the_greatest_share_that_is_alike_enough(quality: float, lost: float, share: float) -> None:
-    kept = keep(quality, at, alike(lost))
+def test_the_greatest_share_that_is_alike_enough(clarity: float, lost: float, share: float) -> None:
+    kept = keep(clarity, at, alike(lost))
     assert kept.share == share
-    assert kept.similarity >= least_likeness(quality)
+    assert kept.similarity >= least_likeness(clarity)
     if share < 1:
         more = STEPS[STEPS.index(share) - 1]
-        assert alike(lost)(at(more)) < least_likeness(quality)
+        assert alike(lost)(at(more)) < least_likeness(clarity)
 
 
 def test_a_ruined_face_owes_less_than_a_good_one() -> None:
-    owed = [least_likeness(quality) for quality in np.linspace(0, 1, 50)]
+    owed = [least_likeness(clarity) for clarity in np.linspace(0, 1, 50)]
     assert owed == sorted(owed) and owed[0] < 0.1 and owed[-1] > 0.5
+
+
+def test_a_slight_blur_excuses_no_other_face() -> None:
+    """Its quality is low, so it is restored; but who it is can be seen: half of a good photo's likeness is owed."""
+    data = pytest.importorskip("skimage.data")
+    face = cv2.resize(data.astronaut()[0:256, 96:352], (256, 256))
+    soft = cv2.GaussianBlur(face, (0, 0), 1.2)
+    detector: Any = Detector(face_at(128, 108, 108))
+    facts = find_faces(as_photo(soft), soft, detector, 512, RestoreOptions())[0].facts
+    assert facts.quality < 0.3
+    assert least_likeness(facts.clarity) > 0.4 > least_likeness(facts.quality)
 
 
 class Embedder:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 STEPS = (1.0, 0.75, 0.5, 0.25, 0.0)
 """Shares of the strength that was decided, tried from the first to the last."""
 
-# How alike (SFace cosine) a degraded face still is to its own original, by its quality: what 95 of 100 reach (faces of
+# How alike (SFace cosine) a degraded face still is to its own original, by its clarity: what 95 of 100 reach (faces of
 # the training set, mildly and severely degraded: `benchmarks/photos.py likeness --fit`). A restored face that is less
 # alike to its degraded one than that has changed more than the damage itself did.
-QUALITY = (0.0, 0.05, 0.10, 0.15, 0.25, 0.35, 0.50, 0.70)
+CLARITY = (0.0, 0.05, 0.10, 0.15, 0.25, 0.35, 0.50, 0.70)
 LIKENESS = (0.00, 0.07, 0.15, 0.27, 0.35, 0.48, 0.55, 0.75)
 
 
@@ -28,21 +28,21 @@ class Kept:
     """SFace cosine at that strength between the face before and after, -1..1."""
 
 
-def least_likeness(quality: float) -> float:
-    """The similarity that a restored face owes to its input of this quality (0..1)."""
-    return float(np.interp(quality, QUALITY, LIKENESS))
+def least_likeness(clarity: float) -> float:
+    """The similarity that a restored face owes to its input of this clarity (0..1; see `rules.FaceFacts`)."""
+    return float(np.interp(clarity, CLARITY, LIKENESS))
 
 
 def keep(
-    quality: float, at: Callable[[float], NDArray[np.uint8]], similarity: Callable[[NDArray[np.uint8]], float]
+    clarity: float, at: Callable[[float], NDArray[np.uint8]], similarity: Callable[[NDArray[np.uint8]], float]
 ) -> Kept:
-    """The greatest share of its strength at which a face is as alike to its input as its quality explains.
+    """The greatest share of its strength at which a face is as alike to its input as its clarity explains.
 
     Args:
         at: share of the strength -> the aligned face as it would be shown, S x S x 3.
         similarity: of such a face to the input.
     """
-    least = least_likeness(quality)
+    least = least_likeness(clarity)
     for share in STEPS[:-1]:
         alike = similarity(at(share))
         if alike >= least:

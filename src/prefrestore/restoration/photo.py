@@ -191,11 +191,11 @@ def _restored(
         # Faded and dark faces are compared as the model sees them: the network was made for no others.
         return cosine(first, embedder.embed(uint8(face.exposure.apply(coded(shown))), face.points))
 
-    quality, asked = face.facts.quality, options.keep_likeness and not options.reference
-    kept = likeness.keep(quality, at, similarity) if asked else likeness.Kept(share=1.0, similarity=similarity(at(1.0)))
+    clarity, asked = face.facts.clarity, options.keep_likeness and not options.reference
+    kept = likeness.keep(clarity, at, similarity) if asked else likeness.Kept(share=1.0, similarity=similarity(at(1.0)))
     warnings = warnings_of(face.facts, kept.similarity)
     if kept.share < 1:
-        reason = f"less alike than a face of quality {quality:.2f} explains, {likeness.least_likeness(quality):.2f}"
+        reason = f"less alike than a face of clarity {clarity:.2f} explains, {likeness.least_likeness(clarity):.2f}"
         said = f"its strength was lowered to {record.strength * kept.share:.2f}, because it would be {reason}"
         record = replace(record, rule="likeness", strength=record.strength * kept.share, reason=reason)
         warnings = (*warnings, said)

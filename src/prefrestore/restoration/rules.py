@@ -36,7 +36,8 @@ SAME_PERSON = 0.30
 SURE = 0.80
 # See `prefrestore.faces.damage.own_edges`: half-way from none to certain.
 OWN_EDGES = 0.5
-# Levels of 255 in the crop. The model learnt up to 20 before the noise was stored and shrunk.
+# Levels of 255. The model learnt up to 20 before the noise was stored and shrunk; noise of 25 is measured as 15 to 20,
+# of 50 as 26 and more, whatever the face's size.
 MOST_NOISE = 22.0
 # Times that a face's contrast was raised: from here on the steps of 8 bits become part of what the model sees.
 MOST_GAIN = 6.0
@@ -62,6 +63,8 @@ class FaceFacts:
     """Photo pixels for each pixel of the model's crop."""
     own_pixels: float
     """Photo pixels across the crop."""
+    clarity: float = 0.0
+    """0..1: the quality before grain and blur, which leave a person's likeness, were taken off."""
     score: float = 1.0
     """The detector's, 0..1."""
     points_outside: int = 0
@@ -71,7 +74,7 @@ class FaceFacts:
     own_edges: float = 1.0
     """How far its hard edges are its own and not strokes or blocks, 0..1."""
     noise: float = 0.0
-    """Levels of 255 in the crop."""
+    """Levels of 255, as the model is shown them."""
     gain: float = 1.0
     """How many times the crop's contrast was raised for the model."""
 
