@@ -30,7 +30,7 @@ from prefrestore.restoration.find import FoundFace, find_faces, measured_crop
 from prefrestore.restoration.options import RestoreOptions
 from prefrestore.restoration.rules import decide
 
-CROPS = (256, 512)  # px; what the compact model is given, without and with its last octave
+CROP = 512  # px; what the compact model is given
 DAMAGES: dict[str, Damage] = {
     "blur 3 px, 25 strokes": strokes,
     "mosaic 8 px": mosaic(8),
@@ -59,21 +59,19 @@ class Known:
         return [self.face]
 
 
-def largest(
-    pixels: Image, detector: FaceDetector | Known, options: RestoreOptions, crop: int = CROPS[-1]
-) -> FoundFace | None:
+def largest(pixels: Image, detector: FaceDetector | Known, options: RestoreOptions) -> FoundFace | None:
     """The largest face of a picture."""
-    found = find_faces(as_photo(pixels), pixels, detector, crop, options)  # type: ignore[arg-type]
+    found = find_faces(as_photo(pixels), pixels, detector, CROP, options)  # type: ignore[arg-type]
     return max(found, key=lambda face: face.facts.width) if found else None
 
 
-def count(name: str, faces: Iterator[Image], detector: FaceDetector, crop: int, aligned: bool) -> None:
+def count(name: str, faces: Iterator[Image], detector: FaceDetector, aligned: bool) -> None:
     """Decide about the largest face of each picture, and print the counts."""
     options = RestoreOptions()
     strengths, rules, total = [], Counter[str](), 0
     for pixels in faces:
         total += 1
-        face = largest(pixels, detector, RestoreOptions(aligned=aligned), crop)
+        face = largest(pixels, detector, RestoreOptions(aligned=aligned))
         if face is not None:
             decision = decide(face.facts, index=0, options=options)
             strengths.append(decision.strength)
@@ -88,7 +86,7 @@ def count(name: str, faces: Iterator[Image], detector: FaceDetector, crop: int, 
     )
 
 
-def count_cut(data: Path, detector: FaceDetector, every: int, crop: int) -> None:
+def count_cut(data: Path, detector: FaceDetector, every: int) -> None:
     """Blurred faces of val in pictures that end inside them, by how much of the face's area is really outside."""
     rows = [row for row in csv.DictReader((data / "faces.csv").open()) if row["split"] == "val"][::every]
     counts: dict[float, Counter[str]] = {least: Counter() for least in CUT_SHARES}
@@ -103,10 +101,10 @@ def count_cut(data: Path, detector: FaceDetector, every: int, crop: int) -> None
                 edges[side] = share if side < 2 else 1 - share
                 pixels = cut(*edges)(whole, np.random.default_rng(0))
                 moved = points - np.round(np.array(edges[:2]) * len(whole))
-                matrix = align.estimate_similarity(moved, align.ffhq_template(crop))
-                outside = blend.share_outside(matrix, crop, pixels.shape[1], pixels.shape[0])
+                matrix = align.estimate_similarity(moved, align.ffhq_template(CROP))
+                outside = blend.share_outside(matrix, CROP, pixels.shape[1], pixels.shape[0])
                 here = counts[max(least for least in CUT_SHARES if least <= outside)]
-                face = largest(pixels, detector, RestoreOptions(), crop)
+                face = largest(pixels, detector, RestoreOptions())
                 decision = None if face is None else decide(face.facts, index=0, options=RestoreOptions())
                 lost = bool(((moved < 0) | (moved > (pixels.shape[1] - 1, pixels.shape[0] - 1))).any())
                 here["pictures"] += 1
@@ -178,7 +176,7 @@ def fit(data: Path, every: int) -> None:
             side = len(pixels)
             box = (0.22 * side, 0.22 * side, 0.56 * side, 0.7 * side)  # as the detector draws it in an aligned face
             known = Known(Face(box, align.scale_points(points, side / len(sharp)), 1.0))
-            face = largest(pixels, known, RestoreOptions(), CROPS[number % len(CROPS)])
+            face = largest(pixels, known, RestoreOptions())
             assert face is not None
             measured[kind].append(measures(face, pixels))
             each = [RestoreOptions(sharp_enough=float(value)) for value in THRESHOLDS]
@@ -205,7 +203,6 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=8, help="Take every N-th sharp face.")
     parser.add_argument("--only", choices=(*LEVELS, "sharp", "made", "cut"), help="One part of the table.")
     parser.add_argument("--aligned", action="store_true", help="Take each picture as one aligned face.")
-    parser.add_argument("--crop", type=int, choices=CROPS, default=CROPS[-1], help="Side of the crops, px.")
     parser.add_argument("--fit", action="store_true", help="Measure faces of train.")
     options = parser.parse_args()
     if options.fit:
@@ -213,19 +210,19 @@ def main() -> None:
         return
     detector = FaceDetector()
     if options.only == "cut":
-        count_cut(options.data, detector, options.every, options.crop)
+        count_cut(options.data, detector, options.every)
         return
     sharp = options.data / "faces" / "val"
     print("| faces | pictures | found | restored | at half strength or more | left alone | restored | held back by |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |", flush=True)
     for level in LEVELS:
         if options.only in (None, level):
-            count(f"bench, {level}", pictures(options.data / "bench" / level), detector, options.crop, options.aligned)
+            count(f"bench, {level}", pictures(options.data / "bench" / level), detector, options.aligned)
     if options.only in (None, "sharp"):
-        count("sharp, as they are", pictures(sharp), detector, options.crop, options.aligned)
+        count("sharp, as they are", pictures(sharp), detector, options.aligned)
     for name, make in DAMAGES.items() if options.only in (None, "made") else ():
         made = (
             make(read_photo(path).rgb8(), np.random.default_rng(number))
             for number, path in enumerate(sorted(sharp.iterdir())[:: options.every])
         )
-        count(name, made, detector, options.crop, options.aligned)
+        count(name, made, detector, options.aligned)

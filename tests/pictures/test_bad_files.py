@@ -105,7 +105,7 @@ def bomb(path: Path, width: int, height: int) -> None:
 @pytest.mark.parametrize("size", [(30_000, 30_000), (13_378, 13_377), (1, 200_000_000)])
 def test_decompression_bombs(tmp_path: Path, size: tuple[int, int]) -> None:
     bomb(tmp_path / "bomb.png", *size)
-    with pytest.raises(ImageReadError, match=r"bomb\.png"):
+    with pytest.raises(ImageReadError, match=r"bomb\.png.*--max-pixels"):
         read_photo(tmp_path / "bomb.png")
 
 

@@ -151,7 +151,8 @@ def _telling(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise ImageReadError(f"{name} is not a picture of a known format") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageReadError(f"{name} is too large to open safely: {error}") from error
+        told = f"more than {MAX_PIXELS / 10**6:.4g} million pixels (--max-pixels)"
+        raise ImageReadError(f"{name} is too large to open safely: {told}") from error
     except MemoryError as error:
         raise ImageReadError(f"{name} does not fit into memory") from error
     except _DAMAGE as error:

@@ -98,12 +98,11 @@ def _found(
     if clarity >= BLURRED:
         edges, natural = damage.own_edges(measured, seen), damage.naturalness(measured)
         clarity *= edges
-    shown = uint8(_shown(coded(crop), exposure, smoothing))
     inside = ((face.points >= -0.5) & (face.points <= (width - 0.5, height - 0.5))).all(axis=1)
     facts = FaceFacts(
         width=face.box[2],
         yaw=quality.yaw_degrees(face.points),
-        quality=clarity * natural * _fine(shown, matrix),
+        quality=clarity * natural * own_detail(photo.pixels, matrix, size),
         clarity=clarity,
         own_edges=edges,
         photo_per_model=1 / align.similarity_scale(matrix),
@@ -150,15 +149,23 @@ def _shown(pixels: blend.Float32, exposure: Exposure, smoothing: float) -> blend
     return exposure.apply(np.asarray(smooth, np.float32))
 
 
-def _fine(shown: NDArray[np.uint8], matrix: align.Floats) -> float:
+def own_detail(pixels: NDArray[Any], matrix: align.Floats, size: int) -> float:
     """Whether a face with more pixels than quality is measured at has their detail: 0..1, and 1 for smaller ones.
 
-    Measured at the face's own size, or else enlarging would count as a loss.
+    Measured in the photo's own pixels, unless the crop has fewer: turning and enlarging would count as a loss.
+
+    Args:
+        pixels: the photo, H x W (x 3), uint8 or uint16.
+        matrix: 2 x 3, photo pixel to pixel of the crop of ``size``.
     """
-    side = min(shown.shape[0], round(shown.shape[0] / align.similarity_scale(matrix)))
-    if side <= quality.MEASURED_AT:
+    side = round(size / align.similarity_scale(matrix))
+    if min(side, size) <= quality.MEASURED_AT:
         return 1.0
-    return quality.fine_detail(cv2.resize(shown, (side, side), interpolation=cv2.INTER_AREA))
+    if side <= size:
+        (middle,) = align.transform_points(align.invert(matrix), [((size - 1) / 2,) * 2])
+        corner = np.round(middle - (side - 1) / 2)
+        matrix, size = np.column_stack([np.eye(2), -corner]), side
+    return quality.fine_detail(uint8(coded(_crop(pixels, matrix, size))))
 
 
 def coded(pixels: NDArray[Any]) -> blend.Float32:
