@@ -70,13 +70,13 @@ class Camera:
     def __init__(self, page: Page, folder: Path) -> None:
         self.page, self.folder = page, folder
 
-    def take(self, name: str, *sizes: str, whole: bool = False, first: Callable[[], object] = lambda: None) -> None:
-        """``whole``: all of a long page. ``first``: done anew for each picture, for what passes."""
+    def take(self, name: str, *sizes: str, whole: bool = False) -> None:
+        """``whole``: all of a long page."""
         for size in sizes or ("wide",):
             self.page.set_viewport_size(dict(zip(("width", "height"), SIZES[size], strict=True)))  # type: ignore[arg-type]
             for colours in ("light", "dark"):
                 self.page.emulate_media(color_scheme=colours)  # type: ignore[arg-type]
-                first()
+                self.page.mouse.move(0, 0)  # nothing looks as if it were about to be chosen
                 self.page.wait_for_timeout(400)
                 path = self.folder / f"{name}_{colours}_{size}.png"
                 self.page.screenshot(path=path, full_page=whole or size == "phone")
@@ -102,6 +102,7 @@ def stages(page: Page, address: str, camera: Camera) -> None:
     page.route("**/api/v1/events", lambda route: route.fulfill(content_type="text/event-stream", body=told))
     page.route(re.compile(r"restorations/0{20}\w+/view"), picture)
     page.route("**/api/v1/restorations", lambda route: route.fulfill(json={"restorations": [known, *documents]}))
+    page.goto(address)
     page.reload()
     page.locator("#queue li").nth(len(documents)).wait_for()
     page.get_by_role("button", name="wedding.jpg", exact=True).click()
@@ -109,6 +110,7 @@ def stages(page: Page, address: str, camera: Camera) -> None:
     page.get_by_role("button", name="half.jpg", exact=True).click()
     camera.take("failed", "wide")
     page.get_by_role("button", name="sky.jpg", exact=True).click()
+    page.locator(".divider").wait_for()
     camera.take("no_face", "wide")
     page.unroute_all()
     page.reload()
@@ -121,12 +123,12 @@ def restored(page: Page, path: Path, *, added: bool = False) -> None:
     row = page.locator("#queue li", has_text=path.name).last
     row.get_by_text("restored").wait_for()
     row.locator(".pick").click()
-    page.locator(".outline").first.wait_for()
+    page.locator(".divider").wait_for()
     page.wait_for_timeout(6000)  # what was told goes away
 
 
 def faces(page: Page, camera: Camera, group: Path, portrait: Path) -> None:
-    """A group photo and an old portrait."""
+    """A group photo, with a face that the rules leave alone, and a portrait."""
     page.locator("#files").set_input_files([group, portrait])
     page.get_by_role("button", name=f"Cancel {portrait.name}").click()
     camera.take("cancelled")
@@ -143,6 +145,9 @@ def faces(page: Page, camera: Camera, group: Path, portrait: Path) -> None:
         alone.first.focus()
         page.keyboard.press("Enter")
         camera.take("left_alone")
+        page.get_by_role("button", name="Restore it anyway").click()
+        page.locator("#face .warning").first.wait_for()
+        camera.take("warning", "wide", "phone", whole=True)
     restored(page, portrait)
     page.locator(".outline").first.click()
     page.get_by_role("slider", name="Strength").fill("60")
@@ -167,7 +172,8 @@ def faces(page: Page, camera: Camera, group: Path, portrait: Path) -> None:
 
 
 def judging(page: Page, address: str, camera: Camera) -> None:
-    """The second tab, from a pair to the fit."""
+    """The second tab, from a pair to the fit, which has fewer steps here than the page asks for."""
+    page.route("**/judgements/fit", lambda route: route.continue_(post_data='{"steps": 12}'))
     page.goto(f"{address}#/judge")
     left = page.get_by_role("button", name="Left is better").get_by_role("img")
     left.wait_for()
@@ -184,64 +190,95 @@ def judging(page: Page, address: str, camera: Camera) -> None:
     page.get_by_role("button", name="Fit the scorer").click()
     camera.take("judge_fit_asked")
     page.get_by_role("dialog").get_by_role("button", name="Fit").click()
+    page.get_by_text(re.compile(r"step \d+ of")).wait_for()
+    camera.take("judge_fitting")
     page.get_by_text("Agrees after").wait_for()
     camera.take("judge_fitted", "wide", "phone")
+
+
+def example(page: Page, address: str, camera: Camera) -> None:
+    """From the first start to four guesses of the example's face."""
+    camera.take("first_start", "wide", "phone")
+    page.locator(".outline").first.wait_for()
+    page.wait_for_timeout(6000)
+    camera.take("example", "wide", "phone")
+    page.locator(".outline").first.click()
+    page.get_by_role("button", name="Another guess").click()
+    page.locator(".guesses button").nth(3).wait_for()
+    page.wait_for_timeout(6000)
+    camera.take("example_face", "wide", "phone")
+
+
+def rest(page: Page, address: str, camera: Camera) -> None:
+    """What lies beside the way: the options, the docs, and the question before a photo is removed."""
+    page.goto(address)
+    page.locator("#options > summary").click()
+    page.locator("#option-seed").wait_for()
+    page.get_by_text("Which faces are left alone").click()
+    camera.take("options", "wide", "phone", whole=True)
+    page.goto(f"{address}docs")
+    page.locator("#operations article").first.wait_for()
+    camera.take("docs", "wide", "phone")
+    page.goto(address)
+    page.locator(".divider").wait_for()
+    page.get_by_role("button", name="Remove").first.click()
+    camera.take("remove", "wide", "phone")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+
+
+def guarded(page: Page, folder: Path, camera: Camera) -> None:
+    """A service that is empty, needs a token, and then is gone."""
+    with serving(folder, "tiny", "--no-example", token="shots") as address:
+        page.goto(f"{address}?token=shots")
+        camera.take("empty", "wide", "phone")
+        page.goto(f"{address}#/judge")
+        page.get_by_text("There is nothing to learn from yet").wait_for()
+        camera.take("judge_empty", "wide", "phone")
+        page.context.clear_cookies()
+        page.goto(address)
+        page.get_by_label("Token", exact=True).wait_for()
+        camera.take("without_token", "wide", "phone")
+        page.get_by_label("Token", exact=True).fill("wrong")
+        page.keyboard.press("Enter")
+        page.get_by_role("dialog").get_by_role("alert").filter(has_text=re.compile(".")).wait_for()
+        camera.take("wrong_token")
+
+
+PARTS: dict[str, Callable[..., None]] = {"example": example, "judge": judging, "rest": rest, "queue": stages}
 
 
 def main() -> None:
     """Take them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--group", type=Path, required=True)
-    parser.add_argument("--portrait", type=Path, required=True)
+    parser.add_argument("--group", type=Path, required=True, help="a photo of some people, one of them cut by its edge")
+    parser.add_argument("--portrait", type=Path, required=True, help="a portrait that is restored")
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--browser", default="/usr/bin/chromium")
+    every = [*PARTS, "faces", "token"]
+    parser.add_argument("--only", nargs="+", choices=every, default=every, help="these parts; judge needs example")
     given = parser.parse_args()
+    chosen = given.only
     given.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as kept, sync_playwright() as started:
         browser = started.chromium.launch(executable_path=given.browser, args=FLAGS)
         page = browser.new_page()
         page.set_default_timeout(PATIENCE)
         camera = Camera(page, given.folder)
-        with serving(Path(kept) / "one", given.preset) as address:
-            page.goto(address)
-            page.locator("#queue li").wait_for()
-            camera.take("first_start", "wide", "phone")
-            page.locator(".outline").first.wait_for()
-            page.wait_for_timeout(6000)
-            camera.take("example", "wide", "phone")
-            page.locator(".outline").first.click()
-            page.get_by_role("button", name="Another guess").click()
-            page.locator(".guesses button").nth(3).wait_for()
-            page.wait_for_timeout(6000)
-            camera.take("example_face", "wide", "phone")
-            judging(page, address, camera)
-            page.goto(address)
-            page.locator("#options > summary").click()
-            page.locator("#option-seed").wait_for()
-            page.get_by_text("Which faces are left alone").click()
-            camera.take("options", "wide", "phone", whole=True)
-            page.goto(f"{address}docs")
-            page.locator("#operations article").first.wait_for()
-            camera.take("docs", "wide", "phone")
-            page.goto(address)
-            page.get_by_role("button", name="Remove").first.click()
-            camera.take("remove", "wide", "phone")
-            page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
-            stages(page, address, camera)
-            faces(page, camera, given.group, given.portrait)
-        page.wait_for_timeout(2000)
-        camera.take("service_gone", "wide", "phone")
-        with serving(Path(kept) / "two", "tiny", "--no-example", token="shots") as address:
-            page.goto(f"{address}?token=shots")
-            camera.take("empty", "wide", "phone")
-            page.goto(f"{address}#/judge")
-            page.get_by_text("There is nothing to learn from yet").wait_for()
-            camera.take("judge_empty", "wide", "phone")
-            page.context.clear_cookies()
-            page.goto(address)
-            page.get_by_label("Token", exact=True).wait_for()
-            camera.take("without_token", "wide", "phone")
+        if set(chosen) != {"token"}:
+            with serving(Path(kept) / "one", given.preset) as address:
+                page.goto(address)
+                page.locator("#queue li").wait_for()
+                for name, part in PARTS.items():
+                    if name in chosen:
+                        part(page, address, camera)
+                    page.locator(".outline").first.wait_for(state="attached")
+                if "faces" in chosen:
+                    faces(page, camera, given.group, given.portrait)
+            page.wait_for_timeout(2000)
+            camera.take("service_gone", "wide", "phone")
+        if "token" in chosen:
+            guarded(page, Path(kept) / "two", camera)
         browser.close()
 
 

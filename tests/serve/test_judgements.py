@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -64,6 +65,21 @@ def test_a_pair_is_blind_in_random_order_and_shows_what_was_made(judged: Any) ->
     assert all(answer.status_code == 200 for answer in shown)
     assert len({answer.content for answer in shown}) == 3
     assert {Image.open(io.BytesIO(answer.content)).size for answer in shown} == {(64, 64)}
+
+
+def test_pictures_that_are_alike_are_asked_last(serving: Callable[..., Any], settings: Any, photo: bytes) -> None:
+    client = serving(settings)
+    id = client.restored(photo)["id"]
+    client.post(f"/restorations/{id}/faces/0/guesses", json={"seeds": [5]})
+    client.settled(id)
+    crops = settings.folder / "restorations" / id / "faces" / "0"
+    shutil.copyfile(crops / "guess-0.png", crops / "guess-1.png")
+    alike = []
+    for _ in range(6):  # two guesses at two strengths
+        pair = client.get("/judgements/next").json()
+        alike.append(client.http.get(pair["first"]).content == client.http.get(pair["second"]).content)
+        client.post("/judgements", json={"pair": pair["pair"], "choice": "tie", "who": "a"})
+    assert alike == [False] * 4 + [True] * 2
 
 
 def test_a_pair_is_judged_once(judged: Any) -> None:

@@ -22,6 +22,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prefrestore.errors import PrefRestoreError
 from prefrestore.files.atomic import written_beside
 from prefrestore.serve.judgement_schemas import Choice, Fit, Judgements, Pair
 from prefrestore.serve.problems import Problem
@@ -36,6 +37,8 @@ MOST_GUESSES = 8
 """Of a face, from which pairs are made."""
 MOST_PHOTOS = 200
 """The newest, from which pairs are made."""
+LOOKED_AT = 4
+"""Pairs of which the one whose pictures differ most is asked: two seeds can draw almost the same."""
 MOST_OPEN = 1000
 NONE_LEFT = "every pair was judged: restore another photo, or ask for other guesses of a face"
 NONE_YET = "there is no restored face to judge yet: restore a photo first"
@@ -97,20 +100,36 @@ class Judging:
         """A pair of the face of which the fewest were judged, in random order."""
         with self._lock:
             left = list(self._pairs())
-            if not left:
-                any_face = any(face.guesses for one in self.store.all() for face in one.faces)
-                return Pair(pair=None, message=NONE_LEFT if any_face else NONE_YET)
-            # The face with the most pairs left has had the fewest judged, as far as they have equally many.
-            counts = Counter((first.id, first.face) for first, _ in left)
-            most = max(counts.values())
-            chosen = self._random.choice([pair for pair in left if counts[pair[0].id, pair[0].face] == most])
-            first, second = self._random.sample(chosen, 2)
-            pair = secrets.token_hex(16)
+        if not left:
+            any_face = any(face.guesses for one in self.store.all() for face in one.faces)
+            return Pair(pair=None, message=NONE_LEFT if any_face else NONE_YET)
+        # The face with the most pairs left has had the fewest judged, as far as they have equally many.
+        counts = Counter((first.id, first.face) for first, _ in left)
+        most = max(counts.values())
+        fewest = [pair for pair in left if counts[pair[0].id, pair[0].face] == most]
+        chosen = max(self._random.sample(fewest, min(LOOKED_AT, len(fewest))), key=self._difference)
+        first, second = self._random.sample(chosen, 2)
+        pair = secrets.token_hex(16)
+        with self._lock:
             self._open[pair] = (first, second)
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)
         address = f"/api/v1/judgements/pairs/{pair}"
         return Pair(pair=pair, first=f"{address}/first", second=f"{address}/second", before=f"{address}/before")
+
+    def _difference(self, pair: tuple[Shown, Shown]) -> float:
+        """How much two pictures differ on average, in levels of 255; 0 for a photo that is being removed."""
+        try:
+            first, second = (self._drawn(shown).astype(int) for shown in pair)
+        except (PrefRestoreError, Problem):
+            return 0.0
+        return float(abs(first - second).mean())
+
+    def _drawn(self, shown: Shown) -> Any:
+        from prefrestore.serve import composing
+
+        one = self.store.get(shown.id)
+        return composing.crop(self.store.folder(one.id), one.faces[shown.face], shown.guess, shown.strength)
 
     def _opened(self, pair: str) -> tuple[Shown, Shown]:
         with self._lock:
@@ -120,14 +139,12 @@ class Judging:
 
     def picture(self, pair: str, which: str) -> Any:
         """``first``, ``second`` or ``before`` of an open pair: S x S x 3 uint8."""
-        from prefrestore.serve import composing, facefiles
+        from prefrestore.serve import facefiles
 
         first, second = self._opened(pair)
-        shown = second if which == "second" else first
-        one = self.store.get(shown.id)
         if which == "before":
-            return facefiles.load_crop(self.store.folder(one.id), shown.face, "before")
-        return composing.crop(self.store.folder(one.id), one.faces[shown.face], shown.guess, shown.strength)
+            return facefiles.load_crop(self.store.folder(self.store.get(first.id).id), first.face, "before")
+        return self._drawn(second if which == "second" else first)
 
     def judge(self, choice: Choice) -> dict[str, dict[str, Any]]:
         """Keep a choice; returns what both pictures were made with."""

@@ -142,6 +142,7 @@ def restored(open_page: Callable[..., Page], photo_file: Path) -> Callable[..., 
         page.locator("#queue .state", has_text="restored").first.wait_for()
         page.locator("#queue .pick").first.click()
         page.locator(".outline").first.wait_for()
+        page.locator(".divider").wait_for()
         return page
 
     return made

@@ -91,6 +91,13 @@ def test_a_phone(restored: Opened) -> None:
     assert small == []  # CSS px: large enough for a finger
 
 
+def test_the_docs_on_a_phone(open_page: Opened, faults: Callable[[Page], list[str]]) -> None:
+    page = open_page("docs", width=390, height=844, is_mobile=True, bypass_csp=True)
+    page.locator("#operations article").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert faults(page) == []
+
+
 def test_two_fingers_zoom(restored: Opened) -> None:
     page = restored(width=390, height=844, has_touch=True, is_mobile=True)
     page.locator("#stage").scroll_into_view_if_needed()

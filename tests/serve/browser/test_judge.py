@@ -50,10 +50,12 @@ def test_ten_pairs_are_judged_by_keys_and_the_scorer_is_fitted(restored: Opened)
         if number < len(keys):
             expect(left).not_to_have_attribute("src", shown)
     assert len(seen) == 12
-    expect(page.locator("#judge .card p").first).to_contain_text("11 judged")
+    counter = page.locator("#judge .sofar")
+    expect(counter).to_contain_text("11 judged")
+    expect(counter).to_be_in_viewport()  # while one judges
     now = counts(page)
     assert (now["count"], now["ties"], now["skipped"]) == (11, 1, 1)
-    told = page.locator("#judge .card p").first.text_content() or ""
+    told = counter.text_content() or ""
     assert f"{now['missing']} more" in told
 
     with page.expect_download() as download:
@@ -74,8 +76,9 @@ def test_ten_pairs_are_judged_by_keys_and_the_scorer_is_fitted(restored: Opened)
     rows.first.wait_for(timeout=300_000)
     fit = counts(page)["fit"]
     assert fit["status"] == "done"
+    assert page.get_by_text(f"The scorer is {fit['scorer']} in the service's folder").is_visible()
     for row, value in zip(rows.all_text_contents(), (fit["before"], fit["after"]), strict=True):
-        assert ("unknown" if value is None else f"{round(value * 100)} %") in row
+        assert ("unknown" if value is None else f"{round(value * 100)}\N{NO-BREAK SPACE}%") in row
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -54,6 +54,7 @@ def test_a_photo_is_sent_and_restored(open_page: Opened, photo_file: Path) -> No
     state.wait_for()
     assert page.locator(".outline").count() == 2
     assert page.locator("#shown-title").text_content() == "two.png"
+    page.locator(".divider").wait_for()
     line = page.locator(".divider").bounding_box()
     assert line
     middle = line["x"] + line["width"] / 2
@@ -78,6 +79,15 @@ def test_the_divider_moves_by_mouse_and_shows_both(restored: Opened, pixels: See
     page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 40, steps=5)
     page.mouse.up()
     assert page.locator(".divider").get_attribute("aria-valuenow") == "25"
+
+
+def test_no_half_is_empty_before_the_restored_picture_is_there(restored: Opened) -> None:
+    page = restored()
+    page.route("**/view/after*", lambda route: None)
+    page.reload()
+    page.locator(".outline").first.wait_for()
+    assert page.locator(".divider").is_hidden()
+    expect(page.get_by_alt_text("two.png, before")).to_have_css("clip-path", "inset(0px)")
 
 
 def test_zoom_and_pan(restored: Opened, pixels: Seen) -> None:
@@ -254,6 +264,17 @@ def test_a_file_that_is_no_photo_is_told_and_the_others_go_on(
     errors = page.get_by_role("button", name="Remove notes.jpg")
     errors.click()
     told.wait_for(state="detached")
+
+
+def test_only_what_is_on_its_way_has_a_bar(open_page: Opened, photo_file: Path) -> None:
+    page = open_page()
+    # An upload that never ends.
+    page.route("**/api/v1/restorations", lambda route: route.request.method == "POST" or route.continue_())
+    page.locator("#files").set_input_files([photo_file] * 4)
+    for state, rows, bars in (("sending", 2, 2), ("waiting to be sent", 2, 0)):
+        row = page.locator("#queue li", has=page.get_by_text(state, exact=True))
+        expect(row).to_have_count(rows)
+        expect(row.get_by_role("progressbar")).to_have_count(bars)
 
 
 def test_dropping_pasting_cancelling_and_removing(open_page: Opened, photo_file: Path) -> None:

@@ -26,7 +26,7 @@ export function tell(sentence, { bad = false } = {}) {
   }, bad ? 12000 : 5000);
 }
 
-export const percent = (share) => `${Math.round(share * 100)} %`;
+export const percent = (share) => `${Math.round(share * 100)}\u00a0%`; // never broken before the sign
 
 /** Show another picture without a blank in between; a picture that was overtaken is dropped. */
 export async function swap(image, url) {

@@ -59,10 +59,10 @@ class JudgePage {
       h("p", { class: "lead" },
         "Two restorations of one face, in random order, without a word of how they were made. ",
         "Your choices stay on this machine and teach the scorer that prefrestore aligns with."),
-      this.pictures, this.rest, this.none, peek,
+      this.pictures, this.rest, this.none, h("div", { class: "sofar" }, this.counter, this.goal), peek,
       h("div", { class: "figures" },
         h("section", { class: "card", "aria-labelledby": "count-title" },
-          h("h2", { id: "count-title" }, "Judged so far"), this.counter, this.goal,
+          h("h2", { id: "count-title" }, "Your choices"),
           h("label", { class: "who" }, "Your name, kept with each choice (“me” if empty)", this.who), h("div", { class: "row" }, this.zip)),
         h("section", { class: "card", "aria-labelledby": "fit-title" },
           h("h2", { id: "fit-title" }, "Teach the scorer"),
@@ -140,7 +140,8 @@ class JudgePage {
   #figures(fit) {
     const share = (value) => (typeof value === "number" ? percent(value) : "ties only, unknown");
     const interval = Array.isArray(fit.interval_after) ? ` (95 %: ${fit.interval_after.map(percent).join(" to ")})` : "";
-    this.fitText.textContent = `Learnt from ${fit.train}, held out ${fit.held_out}, ${fit.rule}.`;
+    this.fitText.textContent = `Learnt from ${fit.train} choices, tried on ${fit.held_out} that were held out ${fit.rule}. `
+      + `The scorer is ${fit.scorer} in the service's folder.`;
     this.table.replaceChildren(
       h("caption", { class: "unseen" }, "How often the scorer agrees with choices that were held out"),
       h("tbody", {},

@@ -8,7 +8,7 @@ const FIRST = { faces: "Faces", strength: "Strength", keep_likeness: "Keep the l
   format: "File format", quality: "File quality", seed: "Seed" };
 const RULES = { min_face: "Smallest face", max_yaw: "Most turned", min_score: "Least sure", sharp_enough: "Sharp enough" };
 const WORDS = { all: "all that are found", 1: "as it is", 2: "2 times", 4: "4 times" };
-const USUAL = { faces: "by the rules", format: "as the photo's" };
+const USUAL = { faces: "by the rules", format: "the same" };
 
 const controls = new Map(); // name -> { input, usual }
 

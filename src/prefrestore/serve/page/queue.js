@@ -59,6 +59,7 @@ function add(files) {
 
 function pump() {
   while (sending.size < AT_ONCE && waiting.length) send(waiting.shift());
+  draw();
 }
 
 async function send({ id, file, options }) {
@@ -185,7 +186,7 @@ function row(id) {
     state.textContent = leaving.has(id) ? "being removed" : stateOf(photo);
     away.disabled = leaving.has(id);
     state.classList.toggle("bad", photo.status === "failed");
-    bar.hidden = photo.status !== "running" && photo.status !== "sending";
+    bar.hidden = photo.status !== "running" && !sending.has(id);
     bar.setAttribute("aria-label", `Progress of ${photo.name}`);
     const known = share(photo);
     if (known === null) bar.removeAttribute("value");

@@ -72,7 +72,7 @@ export class Viewer {
     }
     if (this.done) {
       this.#throughTheMiddle(photo.faces);
-      swap(this.after, api.afterView(photo, SIDE));
+      swap(this.after, api.afterView(photo, SIDE)).then(() => this.draw());
       for (const face of photo.faces) this.patches.set(face.index, { image: h("img"), version: photo.version, state: stateOf(face) });
     }
   }
@@ -134,14 +134,16 @@ export class Viewer {
     const { scale, x, y } = this.view;
     const { width } = this.room();
     this.world.style.transform = `translate(${x}px, ${y}px) scale(${scale})`;
-    const split = this.done ? this.split : 1;
+    // There is no half to show before it is there.
+    const both = this.done && this.after.hasAttribute("src");
+    const split = both ? this.split : 1;
     const shown = (split * width - x) / scale; // the photo's pixels left of the divider
     this.before.style.clipPath = `inset(0 ${Math.max(0, this.size.width - shown)}px 0 0)`;
     this.handle.style.left = `${split * 100}%`;
     const share = Math.round(split * 100);
     this.handle.setAttribute("aria-valuenow", share);
     this.handle.setAttribute("aria-valuetext", `${share} % before, ${100 - share} % after`);
-    this.handle.hidden = !this.done;
+    this.handle.hidden = !both;
     this.labels[0].hidden = split < 0.12;
     this.labels[1].hidden = split > 0.88;
     for (const button of this.faces.children) {
