@@ -236,7 +236,7 @@ def drawn(service: Any, side: int) -> tuple[str, tuple[int, int, int, int]]:
     from prefrestore.serve import facefiles, uploads
     from prefrestore.serve.schemas import Options, Output
 
-    crop = 256
+    crop = 512  # px, as the bundled model draws
     pixels = np.random.default_rng(0).integers(0, 256, (3000, 4000, 3), np.uint8)
     face = np.random.default_rng(1).random((crop, crop, 3), dtype=np.float32)
     small = np.round(face * 255).astype(np.uint8)

@@ -226,14 +226,19 @@ def rest(page: Page, address: str, camera: Camera) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
 
 
-def guarded(page: Page, folder: Path, camera: Camera) -> None:
-    """A service that is empty, needs a token, and then is gone."""
+def guarded(page: Page, folder: Path, camera: Camera, portrait: Path) -> None:
+    """A service that needs a token; empty, and with a face that random weights made unlike the person."""
     with serving(folder, "tiny", "--no-example", token="shots") as address:
         page.goto(f"{address}?token=shots")
         camera.take("empty", "wide", "phone")
         page.goto(f"{address}#/judge")
         page.get_by_text("There is nothing to learn from yet").wait_for()
         camera.take("judge_empty", "wide", "phone")
+        page.goto(address)
+        restored(page, portrait)
+        page.locator(".outline").first.click()
+        page.get_by_text("may not look like the same person").wait_for()
+        camera.take("unlike", "wide", "phone", whole=True)
         page.context.clear_cookies()
         page.goto(address)
         page.get_by_label("Token", exact=True).wait_for()
@@ -278,7 +283,7 @@ def main() -> None:
             page.wait_for_timeout(2000)
             camera.take("service_gone", "wide", "phone")
         if "token" in chosen:
-            guarded(page, Path(kept) / "two", camera)
+            guarded(page, Path(kept) / "two", camera, given.portrait)
         browser.close()
 
 

@@ -40,6 +40,28 @@ def test_every_operation_says_what_it_is_and_how_it_fails(described: dict[str, A
             assert kinds == {"application/problem+json"} or (path, status) == ("/api/v1/health", "503"), (path, status)
 
 
+def test_a_body_that_is_no_text_is_a_problem_that_is_told_of(client: Any, described: dict[str, Any]) -> None:
+    tried = 0
+    for path, method, one in operations(described):
+        if "application/json" in one.get("requestBody", {}).get("content", {}):
+            address = path.replace("{id}", KNOWN).replace("{k}", "0")
+            answer = client.http.request(method, address, content=b"\xff", headers={"content-type": "application/json"})
+            assert answer.status_code == 400 and answer.json()["detail"], (method, path, answer.text)
+            assert "400" in one["responses"], (method, path)
+            tried += 1
+    assert tried == 5
+
+
+def test_pictures_are_of_a_kind_that_is_told_of(client: Any, described: dict[str, Any]) -> None:
+    from prefrestore.serve.routes.restorations import media_type
+
+    for path in ("photo", "original"):
+        told = described["paths"][f"/api/v1/restorations/{{id}}/{path}"]["get"]["responses"]["200"]["content"]
+        for suffix in (".jpg", ".heic", ".jxl"):
+            kind = media_type(Path(f"a{suffix}"))
+            assert kind in told or (kind.startswith("image/") and "image/*" in told), kind
+
+
 def test_what_is_sent_has_examples_that_are_accepted(described: dict[str, Any]) -> None:
     from prefrestore.serve import judgement_schemas, schemas
 

@@ -22,6 +22,8 @@ from prefrestore.serve.service import Service
 from prefrestore.serve.settings import Settings
 
 PAGE = Path(__file__).parent / "page"
+HEAD_START = 0.25
+"""Seconds that the page has before the model's imports, which keep the interpreter for seconds, begin."""
 SWEEP = 60.0
 """Seconds between two looks for what is too old."""
 
@@ -32,9 +34,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start()
+        starting = asyncio.get_running_loop().call_later(HEAD_START, service.start)
         sweeping = asyncio.create_task(sweep(service))
         yield
+        starting.cancel()
         sweeping.cancel()
         service.close()
 

@@ -62,7 +62,7 @@ def photo_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def running(folder: Path, **more: Any) -> Iterator[str]:
+def started_in(folder: Path, **more: Any) -> Iterator[str]:
     """The address of a service in a thread, whose model is there."""
     uvicorn = pytest.importorskip("uvicorn", reason="the extra serve is not installed")
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -85,17 +85,23 @@ def running(folder: Path, **more: Any) -> Iterator[str]:
         thread.join(30)
 
 
+@pytest.fixture(scope="session")
+def running() -> Callable[..., Any]:
+    """Start a service, as a context manager: see `started_in`."""
+    return started_in
+
+
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a service of its own, one a module; it starts empty."""
-    with running(tmp_path_factory.mktemp("serve") / "folder") as address:
+    with started_in(tmp_path_factory.mktemp("serve") / "folder") as address:
         yield address
 
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[str]:
     """The address of a service that needs the token ``secret``."""
-    with running(tmp_path / "folder", token="secret") as address:
+    with started_in(tmp_path / "folder", token="secret") as address:
         yield address
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -164,3 +165,15 @@ def test_a_browser_without_the_token_is_asked_for_it(
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_have_count(0)
     assert page.evaluate("async () => (await fetch('/api/v1/restorations')).status") == 200
+
+
+def test_a_service_that_ends_is_told_for_as_long_as_it_is_gone(open_page: Opened, tmp_path: Path, running: Any) -> None:
+    page = open_page()
+    page.clock.install()
+    with running(tmp_path / "folder") as address:
+        page.goto(address)
+        page.locator("#nothing").wait_for()
+    gone = page.locator("#alert")
+    expect(gone).to_contain_text("does not answer")
+    page.clock.fast_forward(60_000)
+    expect(gone).to_contain_text("does not answer")

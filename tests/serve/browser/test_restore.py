@@ -224,6 +224,21 @@ def test_options_hold_for_the_photos_that_follow(open_page: Opened, photo_file: 
     expect(page.locator("#queue li")).to_have_count(len(known))
 
 
+def test_a_photo_that_is_left_alone_says_so_and_its_faces_why(open_page: Opened, photo_file: Path) -> None:
+    page = open_page()
+    page.locator("#options > summary").click()
+    page.get_by_text("Which faces are left alone").click()
+    page.get_by_label("Sharp enough").fill("0")
+    page.locator("#files").set_input_files(photo_file)
+    expect(page.locator("#queue li.chosen .state")).to_have_text("no face was restored")
+    expect(page.locator("#said")).to_have_text("No face was restored: choose one to read why, or to restore it anyway.")
+    page.get_by_role("button", name="Face 1 of 2, left alone").click()
+    expect(page.locator("#face")).to_contain_text("Left alone: already sharp")
+    page.get_by_role("button", name="Restore it anyway").click()
+    expect(page.locator("#queue li.chosen .state")).to_have_text("1 of 2 faces restored")
+    page.evaluate("(id) => fetch(`/api/v1/restorations/${id}`, { method: 'DELETE' })", documents(page)[-1]["id"])
+
+
 def test_likeness_is_told_in_words(restored: Opened) -> None:
     page = restored()
     page.get_by_role("button", name="Face 1 of 2").click()

@@ -14,17 +14,18 @@ export function h(tag, attributes = {}, ...children) {
 
 export const $ = (id) => document.getElementById(id);
 
-let speaking = 0;
+const fading = new Map(); // place -> timer
 
-/** Say it to screen readers, and show it for some seconds. */
-export function tell(sentence, { bad = false } = {}) {
+/** Say it to screen readers, and show it for some seconds, or until something else is told in its place. */
+export function tell(sentence, { bad = false, stays = false } = {}) {
   const place = $(bad ? "alert" : "status");
   place.textContent = sentence;
-  const number = ++speaking;
-  setTimeout(() => {
-    if (number === speaking) for (const id of ["alert", "status"]) $(id).textContent = "";
-  }, bad ? 12000 : 5000);
+  clearTimeout(fading.get(place));
+  if (!stays) fading.set(place, setTimeout(() => tell("", { bad, stays: true }), bad ? 12000 : 5000));
 }
+
+/** A sentence of the service as one of the page. */
+export const capital = (sentence) => sentence.charAt(0).toUpperCase() + sentence.slice(1);
 
 export const percent = (share) => `${Math.round(share * 100)}\u00a0%`; // never broken before the sign
 

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { ask } from "./ask.js";
-import { $, h, percent, tell } from "./dom.js";
+import { $, capital, h, percent, tell } from "./dom.js";
 
 const KEYS = { ArrowLeft: "first", ArrowRight: "second", t: "tie", T: "tie", s: "skip", S: "skip" };
 let page = null;
@@ -85,7 +85,7 @@ class JudgePage {
     if (there) await Promise.all([pair.first, pair.second].map(seen));
     for (const part of [this.pictures, this.rest, this.peek]) part.hidden = !there;
     this.none.hidden = there;
-    this.none.textContent = pair.message ?? "";
+    this.none.textContent = capital(pair.message ?? "");
     if (!there) return;
     this.images[0].src = pair.first;
     this.images[1].src = pair.second;
@@ -118,6 +118,7 @@ class JudgePage {
     const more = missing > 0 ? `${missing} more make a difference.` : "Enough to make a difference.";
     const text = `${parts.join(", ")}. ${enough ? more : ""}`;
     if (this.counter.textContent !== text) this.counter.textContent = text;
+    this.zip.hidden = !count;
     this.goal.max = Math.max(1, enough);
     this.goal.value = Math.min(count, enough);
     this.drawFit(said.fit);

@@ -2,10 +2,10 @@
 
 import * as api from "./api.js";
 import { undo } from "./changes.js";
-import { $, tell } from "./dom.js";
+import { $, capital, tell } from "./dom.js";
 import { closeFace, drawFace } from "./face.js";
 import { leave, startJudging, visit } from "./judge.js";
-import { startQueue, accept, stateOf } from "./queue.js";
+import { startQueue, accept, leftAlone, stateOf } from "./queue.js";
 import * as store from "./store.js";
 import { askForToken } from "./token.js";
 import { Viewer } from "./viewer.js";
@@ -44,17 +44,17 @@ function draw() {
   drawFace(approach, preset);
 }
 
-const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)} …`;
-
 function drawSaid(photo) {
   let text = "";
   if (photo?.status === "done") {
-    text = photo.message;
-    const number = photo.faces.filter((face) => face.on && face.warnings.length).length;
-    if (!text && number && store.currentFace() === null)
-      text = `${number === 1 ? "One face has" : `${number} faces have`} a warning: choose the face to read it.`;
-    else if (!text && photo.faces.length && store.currentFace() === null) text = "Choose a face to see it large and to change it.";
-  } else if (photo) text = photo.status === "failed" ? photo.message : sentence(stateOf(photo));
+    const warned = photo.faces.filter((face) => face.on && face.warnings.length).length;
+    // Why faces are left alone is told with each: the message is for programs, which count faces from 0.
+    if (!photo.faces.length) text = photo.message;
+    else if (store.currentFace() !== null) text = "";
+    else if (leftAlone(photo)) text = "No face was restored: choose one to read why, or to restore it anyway.";
+    else if (warned) text = `${warned === 1 ? "One face has" : `${warned} faces have`} a warning: choose the face to read it.`;
+    else text = "Choose a face to see it large and to change it.";
+  } else if (photo) text = photo.status === "failed" ? photo.message : `${capital(stateOf(photo))} …`;
   $("said").hidden = !text;
   $("said").textContent = text;
   $("said").classList.toggle("bad", photo?.status === "failed");
@@ -69,19 +69,19 @@ function announce(photo) {
 }
 
 /** Drop what was removed while nobody listened; everything else comes as events. */
-async function reconcile() {
+async function reconcile(said = {}) {
   try {
     const { restorations } = await api.list();
     const there = new Set(restorations.map((photo) => photo.id));
     for (const photo of store.all()) if (!photo.local && !there.has(photo.id)) store.drop(photo.id);
   } catch (error) {
-    refused(error);
+    refused(error, said);
   }
 }
 
-function refused(error) {
+function refused(error, said = {}) {
   if (error.status === 401) askForToken();
-  else tell(error.message, { bad: true });
+  else tell(error.message, { bad: true, ...said });
 }
 
 function route() {
@@ -136,12 +136,15 @@ api.listen({
     if (status === "failed") tell(message, { bad: true });
   },
   open: () => {
-    if (lost) tell("Connected again.");
+    if (lost) {
+      tell("", { bad: true, stays: true });
+      tell("Connected again.");
+    }
     lost = false;
     reconcile();
   },
   lost: () => {
-    if (!lost) reconcile(); // its failure says why
+    if (!lost) reconcile({ stays: true }); // its failure says why, for as long as it lasts
     lost = true;
   },
 });

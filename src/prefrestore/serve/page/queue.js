@@ -120,6 +120,9 @@ async function remove(photo) {
   tell(photo.status === "done" ? `${photo.name} is removed.` : `${photo.name} is cancelled.`);
 }
 
+/** Whether none of its faces was drawn, neither by the rules nor because somebody asked for it. */
+export const leftAlone = (photo) => photo.faces.length > 0 && photo.faces.every((face) => !face.guesses.length);
+
 /** What a photo is doing, in words. */
 export function stateOf(photo) {
   if (photo.local) return photo.status === "failed" ? photo.message : sending.has(photo.id) ? "sending" : "waiting to be sent";
@@ -132,7 +135,7 @@ export function stateOf(photo) {
   }
   if (status === "failed") return photo.message;
   if (outcome === "no face") return "no face was found";
-  if (outcome === "unchanged") return "no face needed it";
+  if (leftAlone(photo)) return "no face was restored";
   const restored = photo.faces.filter((face) => face.on).length;
   const text = `${restored} of ${photo.faces.length} ${photo.faces.length === 1 ? "face" : "faces"} restored`;
   return photo.example ? `example, ${text}` : text;

@@ -1,7 +1,7 @@
 // A service that other machines can reach needs its token; a browser without it asks here.
 
 import * as api from "./api.js";
-import { h } from "./dom.js";
+import { capital, h } from "./dom.js";
 
 let dialog = null;
 
@@ -17,7 +17,7 @@ export function askForToken() {
         await api.enter(token.value.trim());
         location.reload();
       } catch (error) {
-        said.textContent = error.message;
+        said.textContent = capital(error.message);
       }
     },
   },

@@ -55,7 +55,7 @@ def router(service: Service) -> APIRouter:
             accepts=sorted(READABLE_SUFFIXES),
         )
 
-    @routes.post("/session", status_code=204, responses=problems(401), summary="Let this browser in")
+    @routes.post("/session", status_code=204, responses=problems(400), summary="Let this browser in")
     def session(asked: Token) -> Response:
         if settings.token is not None and not is_right(asked.token, settings.token):
             raise Problem(401, "that is not the token that the service printed when it started")
@@ -65,7 +65,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/events",
         response_class=StreamingResponse,
-        responses=content("text/event-stream", "Without an end") | problems(),
+        responses=content("Without an end", "text/event-stream") | problems(),
         summary="Everything that changes, as server-sent events",
     )
     async def events() -> StreamingResponse:

@@ -30,10 +30,11 @@ Kind = Literal["png", "jpeg"]
 FOREVER = "private, max-age=31536000, immutable"
 
 
-def content(kind: str, description: str) -> dict[int | str, dict[str, Any]]:
+def content(description: str, *kinds: str) -> dict[int | str, dict[str, Any]]:
     """What a route answers when all is well, for its ``responses``."""
-    schema = {"schema": {"type": "string", "format": "binary"}} if "json" not in kind else {}
-    return {200: {"content": {kind: schema}, "description": description}}
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    told = {kind: {} if kind in ("application/json", "text/event-stream") else binary for kind in kinds}
+    return {200: {"content": told, "description": description}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

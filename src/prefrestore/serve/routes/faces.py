@@ -12,7 +12,7 @@ from prefrestore.serve.routes.answers import ID, Kind, Number, Side, Version, ca
 from prefrestore.serve.schemas import Face, GuessRequest, Restoration
 from prefrestore.serve.service import Service, check_face
 
-PNG = content("image/png", "A PNG")
+PNG = content("A PNG", "image/png")
 
 
 def router(service: Service) -> APIRouter:
@@ -57,7 +57,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/faces/{k}/region",
         response_class=Response,
-        responses=content("image/*", "A PNG or JPEG") | problems(404, 409),
+        responses=content("A PNG or JPEG", "image/*") | problems(404, 409),
         summary="Its part of the picture, at the strengths as they are",
     )
     def part(
@@ -96,7 +96,9 @@ def router(service: Service) -> APIRouter:
     def make_map(id: ID, k: Number) -> Restoration:
         return service.map(id, k)
 
-    @routes.post("/faces/{k}/guesses", status_code=202, responses=problems(404, 409, 429, 503), summary="Guess again")
+    @routes.post(
+        "/faces/{k}/guesses", status_code=202, responses=problems(400, 404, 409, 429, 503), summary="Guess again"
+    )
     def guess(id: ID, k: Number, asked: GuessRequest) -> Restoration:
         return service.guesses(id, k, asked)
 

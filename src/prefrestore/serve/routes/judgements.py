@@ -24,7 +24,7 @@ def router(service: Service) -> APIRouter:
     def state() -> Judgements:
         return judging.state(fitting.fit)
 
-    @routes.post("/judgements", status_code=201, responses=problems(404, 422), summary="Say which is better")
+    @routes.post("/judgements", status_code=201, responses=problems(400, 404), summary="Say which is better")
     def judge(choice: Choice) -> Judged:
         made = judging.judge(choice)
         service.tell_judgements()
@@ -41,7 +41,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/judgements/pairs/{pair}/{which}",
         response_class=Response,
-        responses=content("image/png", "A PNG") | problems(404),
+        responses=content("A PNG", "image/png") | problems(404),
         summary="A picture of an open pair",
     )
     def shown(pair: OPEN, which: Literal["first", "second", "before"]) -> Response:
@@ -50,7 +50,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/judgements.zip",
         response_class=Response,
-        responses=content("application/zip", "For `prefrestore preference fit`") | problems(404),
+        responses=content("For `prefrestore preference fit`", "application/zip") | problems(404),
         summary="Judgements and their pictures",
     )
     def everything() -> Response:
@@ -58,7 +58,7 @@ def router(service: Service) -> APIRouter:
             judging.archive(path)
             return FileResponse(path, media_type="application/zip", filename="judgements.zip", background=after)
 
-    @routes.post("/judgements/fit", status_code=202, responses=problems(409, 429, 503), summary="Fit a scorer")
+    @routes.post("/judgements/fit", status_code=202, responses=problems(400, 409, 429, 503), summary="Fit a scorer")
     def fit(asked: FitRequest) -> Fit:
         service.model.check()
         return fitting.start(asked)

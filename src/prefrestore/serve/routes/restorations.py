@@ -22,6 +22,8 @@ from prefrestore.serve.store import output_name, suffix_of
 from prefrestore.serve.uploads import uploaded
 
 WAIT = re.compile(r'\s*wait\s*(?:=\s*"?(\d{1,6})"?\s*)?(?:;.*)?', re.IGNORECASE)
+OTHER = "application/octet-stream"
+"""Of pictures that few browsers show, see `media_type`."""
 BODY = {
     "required": True,
     "content": {
@@ -60,7 +62,7 @@ def router(service: Service) -> APIRouter:
                 }
             ],
         },
-        responses=content("image/*", "With `Prefer: wait`: the picture")
+        responses=content("With `Prefer: wait`: the picture", "image/*", OTHER)
         | problems(400, 408, 413, 415, 422, 429, 503, 507),
         summary="Restore a photo",
     )
@@ -100,7 +102,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations.zip",
         response_class=Response,
-        responses=content("application/zip", "Pictures and records") | problems(404, 409),
+        responses=content("Pictures and records", "application/zip") | problems(404, 409),
         summary="Finished pictures with their records",
     )
     def everything(
@@ -120,7 +122,7 @@ def router(service: Service) -> APIRouter:
     def one(id: ID) -> Restoration:
         return service.shown(store.get(id))
 
-    @routes.patch("/restorations/{id}", responses=problems(404, 409, 422), summary="Other strengths; no model runs")
+    @routes.patch("/restorations/{id}", responses=problems(400, 404, 409), summary="Other strengths; no model runs")
     def change(id: ID, changes: Changes) -> Restoration:
         return service.change(id, changes)
 
@@ -142,7 +144,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{id}/events",
         response_class=StreamingResponse,
-        responses=content("text/event-stream", "Until it is done, failed or removed") | problems(404),
+        responses=content("Until it is done, failed or removed", "text/event-stream") | problems(404),
         summary="Its progress, as server-sent events",
     )
     async def events(id: ID) -> StreamingResponse:
@@ -160,7 +162,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{id}/photo",
         response_class=Response,
-        responses=content("image/*", "In its own format") | problems(404, 409),
+        responses=content("In its own format", "image/*", OTHER) | problems(404, 409),
         summary="The restored picture",
     )
     def photo(id: ID, request: Request, v: Version = None) -> Response:
@@ -178,7 +180,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{id}/original",
         response_class=Response,
-        responses=content("image/*", "The uploaded bytes") | problems(404),
+        responses=content("The uploaded bytes", "image/*", OTHER) | problems(404),
         summary="The photo as it came",
     )
     def original(id: ID) -> Response:
@@ -188,7 +190,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get(
         "/restorations/{id}/record",
-        responses=content("application/json", "The record") | problems(404, 409),
+        responses=content("The record", "application/json") | problems(404, 409),
         summary="How it was made",
     )
     def record(id: ID) -> Response:
@@ -203,7 +205,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{id}/view/{which}",
         response_class=Response,
-        responses=content("image/jpeg", "A JPEG") | problems(404, 409, 422),
+        responses=content("A JPEG", "image/jpeg") | problems(404, 409, 422),
         summary="Before or after, for looking at",
     )
     def view(id: ID, which: Which, side: Side = None, v: Version = None) -> Response:
@@ -230,7 +232,7 @@ def media_type(path: Path) -> str:
 
     kind = FORMATS.get(path.suffix.lower())
     known = kind in ("JPEG", "PNG", "TIFF", "WEBP", "AVIF", "BMP")
-    return f"image/{kind.lower()}" if known and kind else "application/octet-stream"
+    return f"image/{kind.lower()}" if known and kind else OTHER
 
 
 def preferred_wait(request: Request) -> float | None:
