@@ -228,12 +228,12 @@ def test_a_photo_that_is_left_alone_says_so_and_its_faces_why(open_page: Opened,
     page = open_page()
     page.locator("#options > summary").click()
     page.get_by_text("Which faces are left alone").click()
-    page.get_by_label("Sharp enough").fill("0")
+    page.get_by_label("Smallest face").fill("900")
     page.locator("#files").set_input_files(photo_file)
     expect(page.locator("#queue li.chosen .state")).to_have_text("no face was restored")
     expect(page.locator("#said")).to_have_text("No face was restored: choose one to read why, or to restore it anyway.")
     page.get_by_role("button", name="Face 1 of 2, left alone").click()
-    expect(page.locator("#face")).to_contain_text("Left alone: already sharp")
+    expect(page.locator("#face")).to_contain_text("Left alone: ")
     page.get_by_role("button", name="Restore it anyway").click()
     expect(page.locator("#queue li.chosen .state")).to_have_text("1 of 2 faces restored")
     page.evaluate("(id) => fetch(`/api/v1/restorations/${id}`, { method: 'DELETE' })", documents(page)[-1]["id"])
@@ -279,6 +279,20 @@ def test_a_file_that_is_no_photo_is_told_and_the_others_go_on(
     errors = page.get_by_role("button", name="Remove notes.jpg")
     errors.click()
     told.wait_for(state="detached")
+
+
+def test_a_damaged_photo_has_no_broken_picture(open_page: Opened, photo_file: Path, tmp_path: Path) -> None:
+    half = tmp_path / "half.png"
+    half.write_bytes(photo_file.read_bytes()[:20_000])
+    page = open_page()
+    with page.expect_response("**/view/before?side=128*") as shown:
+        page.locator("#files").set_input_files(half)
+    row = page.locator("#queue li", has_text="half.png")
+    row.locator(".state.bad").wait_for()
+    assert not shown.value.ok
+    expect(row.locator("img")).to_have_count(0)
+    row.get_by_role("button", name="Remove").click()
+    expect(row).to_have_count(0)
 
 
 def test_only_what_is_on_its_way_has_a_bar(open_page: Opened, photo_file: Path) -> None:

@@ -174,6 +174,7 @@ function draw() {
 
 function row(id) {
   const picture = h("span", { class: "blank" });
+  let small = null;
   const pick = h("button", { type: "button", class: "pick", onclick: () => pickPhoto(id) });
   const state = h("p", { class: "state" });
   const bar = h("progress", { max: 1 });
@@ -198,8 +199,11 @@ function row(id) {
     again.setAttribute("aria-label", `Try ${photo.name} again`);
     away.setAttribute("aria-label", `${busy ? "Cancel" : "Remove"} ${photo.name}`);
     away.title = busy ? "Cancel" : "Remove";
-    if (!photo.local && photo.input && element.firstElementChild.tagName !== "IMG" && photo.status !== "failed")
-      element.firstElementChild.replaceWith(h("img", { src: api.beforeView(photo, 128), alt: "", loading: "lazy" }));
+    if (!photo.local && photo.input && !small && photo.status !== "failed") {
+      // A file that turns out to be damaged has none.
+      small = h("img", { src: api.beforeView(photo, 128), alt: "", loading: "lazy", onerror: () => small.replaceWith(picture) });
+      picture.replaceWith(small);
+    }
   };
   return { element, update };
 }
