@@ -212,7 +212,7 @@ def logged(folder: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     "config",
     [
-        "fsdp.yaml",
+        pytest.param("fsdp.yaml", marks=pytest.mark.slow),  # tests/training/test_ending.py shards in every run
         pytest.param("fsdp_gathered.yaml", marks=pytest.mark.slow),
         pytest.param("deepspeed_zero2.yaml", marks=needs_deepspeed),
     ],
