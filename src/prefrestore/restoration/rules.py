@@ -36,8 +36,7 @@ SAME_PERSON = 0.30
 SURE = 0.80
 # See `prefrestore.faces.damage.own_edges`: half-way from none to certain.
 OWN_EDGES = 0.5
-# Levels of 255. The model learnt up to 20 before the noise was stored and shrunk; noise of 25 is measured as 15 to 20,
-# of 50 as 26 and more, whatever the face's size.
+# Levels of 255. The model learnt up to 20 before the noise was stored and shrunk.
 MOST_NOISE = 22.0
 # Times that a face's contrast was raised: from here on the steps of 8 bits become part of what the model sees.
 MOST_GAIN = 6.0
