@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,15 @@ def test_a_face_that_blur_hides_is_found_at_a_smaller_size(detector: Any, astron
 def test_faded_and_dark_faces_are_found(detector: Any, astronaut: Any, gain: float, offset: int) -> None:
     (face,) = detector.detect(np.round(astronaut * gain + offset).astype(np.uint8))
     assert overlap(face, (174, 64, 94, 126)) > 0.6 and face.score > 0.85
+
+
+def test_a_large_faded_scan_is_stretched_without_copies_of_floats() -> None:
+    faded = np.random.default_rng(0).integers(90, 150, (1500, 2000, 3)).astype(np.uint8)
+    tracemalloc.start()
+    stretched = detect._stretched(faded)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.ptp(stretched) > 240 and peak < 3 * faded.nbytes
 
 
 def test_grey_pictures_and_order(detector: Any, astronaut: Any) -> None:

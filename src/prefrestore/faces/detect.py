@@ -225,7 +225,8 @@ def _stretched(bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
         return bgr
     # Of a picture that is nearly one colour the steps of 8 bits are not made edges.
     gain = min(255 / max(high - low, 1), 16)
-    return np.clip((bgr.astype(np.float32) - low) * gain, 0, 255).astype(np.uint8)
+    # By a table: a large scan as floats would take gigabytes.
+    return np.asarray(cv2.LUT(bgr, np.clip((np.arange(256) - low) * gain, 0, 255).astype(np.uint8)), np.uint8)
 
 
 def _plainest(rows: NDArray[np.float64]) -> float:
