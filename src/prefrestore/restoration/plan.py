@@ -175,7 +175,7 @@ class _Search:
             hint = f" ({JPEG_XL_HINT})" if ".jxl" in unread else ""
             self.notes.append(f"{folder}: left out pictures of kinds that are not read here: {kinds}{hint}")
         if earlier:
-            self.notes.append(f"{folder}: left out {earlier} pictures that earlier runs wrote")
+            self.notes.append(f"{folder}: pictures that earlier runs wrote, left out: {earlier}")
         if not pictures and len(self.failed) == before:
             self.failed.append((str(folder), f"{folder} holds no picture that is read here"))
         return sorted(pictures)
