@@ -122,6 +122,7 @@ def random_recogniser(made_up: Any, path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_two_fids_and_a_named_identity(
     prefrestore: Callable[..., Any], bench: Path, made_up: Any, tmp_path: Path
 ) -> None:

@@ -35,7 +35,11 @@ def two(folder: Path, how: str, **environment: str) -> list[dict[str, object]]:
 SHARDED = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_RESHARD_AFTER_FORWARD": "true"}
 
 
-@pytest.mark.parametrize("environment", [{}, SHARDED], ids=["copied", "sharded"])
+# Two processes that hold copies and end well are also those of test_processes.py.
+@pytest.mark.parametrize(
+    "environment",
+    [pytest.param({}, id="copied", marks=pytest.mark.slow), pytest.param(SHARDED, id="sharded")],
+)
 def test_nothing_outlives_a_run_that_ends_well(tmp_path: Path, environment: dict[str, str]) -> None:
     pytest.importorskip("tensorboard")
     assert two(tmp_path, "well", **environment) == [{"ended": "well", "left over": []}] * 2
