@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,17 +77,20 @@ def test_a_protocol_is_restored_and_its_spread_measured(
     checked_page(out / "report.html")
 
 
-def test_fid_needs_its_network_and_a_reference_set(
-    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
-) -> None:
+def random_inception(path: Path) -> Path:
     from prefrestore.metrics.inception import InceptionV3
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         state = InceptionV3(None).state_dict()
-    weights = tmp_path / "inception.safetensors"
-    save_file({key: value for key, value in state.items() if "num_batches" not in key}, weights)
-    out = tmp_path / "out"
+    save_file({key: value for key, value in state.items() if "num_batches" not in key}, path)
+    return path
+
+
+def test_fid_needs_its_network_and_a_reference_set(
+    prefrestore: Callable[..., Any], bench: Path, tmp_path: Path
+) -> None:
+    weights, out = random_inception(tmp_path / "inception.safetensors"), tmp_path / "out"
     command = ["evaluate", "--restored", bench / "severe", "-o", out, "--inception", weights, "--reference-set"]
     assert prefrestore([*command, bench / "gt"]).code == 0
     report = json.loads((out / "report.json").read_text())
@@ -98,20 +101,11 @@ def test_fid_needs_its_network_and_a_reference_set(
     assert prefrestore([*command, out / "reference_features.npz"]).code == 0
     again = json.loads((out / "report.json").read_text())["sets"]["severe"]["systems"]["restored"]["summary"]
     assert again["fid"]["mean"] == pytest.approx(summary["fid"]["mean"])
+    state = load_file(weights)
     state["Conv2d_1a_3x3.bn.bias"] += 1
-    save_file({key: value for key, value in state.items() if "num_batches" not in key}, weights)
+    save_file(state, weights)
     ran = prefrestore([*command, out / "reference_features.npz"])
     assert ran.code == 1 and "another network" in ran.text
-
-
-def random_inception(path: Path) -> Path:
-    from prefrestore.metrics.inception import InceptionV3
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        state = InceptionV3(None).state_dict()
-    save_file({key: value for key, value in state.items() if "num_batches" not in key}, path)
-    return path
 
 
 def random_recogniser(made_up: Any, path: Path) -> Path:
