@@ -8,6 +8,8 @@
     python benchmarks/quality.py --real ../shared/data/real_lq --sheet old.png    (for looking)
     python benchmarks/quality.py round-trip        the autoencoder alone: PSNR, identity, LPIPS, landmarks
     python benchmarks/quality.py fill PEER FOLDER...                run a peer and keep its pictures
+    python benchmarks/quality.py branch --help     what the semantic branch and the captions buy, paired
+    python benchmarks/quality.py steering --help   whether opposite prompts change the picture as they say
 
 Higher is better for PSNR, SSIM and identity (SFace, which training follows: with `--faces` dlib's network, which
 nothing is trained on, has a table of its own), lower for LPIPS, landmarks and NIQE.
@@ -271,4 +273,4 @@ def fill() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(command(main, round_trip=round_trip, fill=fill))
+    sys.exit(command(main, round_trip=round_trip, fill=fill, branch="branch", steering="branch:steering"))

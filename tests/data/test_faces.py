@@ -9,6 +9,7 @@ from PIL import Image
 
 from prefrestore.data import check_disjoint, load_face_set, mix, shared_persons
 from prefrestore.data.faces import FaceSet
+from prefrestore.data.identity import face_identity
 from prefrestore.data.mix import FaceMix, photographs_first
 from prefrestore.errors import ImageReadError, InvalidInputError
 from prefrestore.files.cache import cache_dir
@@ -273,3 +274,25 @@ def test_small_pictures_are_left_out_where_detail_is_learnt(tmp_path: Path) -> N
     assert load_face_set(tmp_path, size=32, min_side=32).ids == ("enough", "large")
     with pytest.raises(InvalidInputError, match="41 px or more"):
         load_face_set(tmp_path, size=32, min_side=41)
+
+
+def test_phrases_stand_beside_the_caption_or_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "faces"
+    folder.mkdir()
+    for name in "abc":
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+    rows = [{"id": "a", "caption": "A man.", "phrases": ["bald", "no hat"]}, {"id": "b", "phrases": ["a hat"]}]
+    (folder / "captions.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    faces = load_face_set(folder, size=8)
+    assert faces.captions == ("A man.", None, None)
+    assert faces.phrases == (("bald", "no hat"), ("a hat",), ())
+    assert faces.subset([1]).phrases == (("a hat",),)
+    whole = mix([faces], [1.0])
+    pairs = np.array([[0, 0], [0, 1], [0, 2]])
+    assert whole.captions(pairs) == ["A man.", "a hat", None]
+    rng = np.random.default_rng(0)
+    drawn = {whole.captions(pairs[:1], rng)[0] for _ in range(40)}
+    assert drawn == {"A man.", "bald", "no hat"}
+    assert sorted(whole.captions_to_learn_from()) == ["A man.", "a hat", "bald", "no hat"]
+    assert face_identity(faces) != face_identity(replace(faces, phrases=()))

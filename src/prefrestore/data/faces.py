@@ -31,6 +31,7 @@ class FaceSet:
     tip, left and right mouth corner as seen in the picture, NaN where unknown. persons: who is on it (one
     code a person) or None.
     sources: where it comes from, or None. synthetic: which faces a generator drew, or empty where nothing says so.
+    phrases: further sentences of each face, which training may tell in the caption's place, or empty.
     """
 
     images: npt.NDArray[np.uint8]
@@ -41,6 +42,7 @@ class FaceSet:
     sources: tuple[str | None, ...]
     split: str
     synthetic: tuple[bool, ...] = ()
+    phrases: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,6 +64,7 @@ class FaceSet:
             persons=tuple(self.persons[row] for row in chosen),
             sources=tuple(self.sources[row] for row in chosen),
             synthetic=tuple(self.synthetic[row] for row in chosen) if self.synthetic else (),
+            phrases=tuple(self.phrases[row] for row in chosen) if self.phrases else (),
         )
 
 
@@ -78,7 +81,8 @@ def load_face_set(
 
     root: a folder with `faces.csv`, `captions.jsonl` and `faces/SPLIT/` (docs/data-card.md), or any folder of
     square, aligned face pictures: `root/SPLIT/` where there is one, else, for "train", `root` itself;
-    `captions.jsonl` ({"id": file name without suffix, "caption": sentence} a line) is read if it lies there.
+    `captions.jsonl` ({"id": file name without suffix, "caption": sentence, "phrases": [further ones]} a line, either
+    of the last two) is read if it lies there.
     include_defects: faces.csv marks some training faces with a defect (mostly a mirrored border); they are
     left out unless this is set. Other splits are always whole, so that a benchmark's numbers stay comparable.
     min_side: pictures stored smaller than this, in px, are left out: enlarged, they would teach blur.
@@ -105,17 +109,19 @@ def load_face_set(
     if len(set(ids)) < len(ids):
         twin = next(name for name, following in zip(ids, ids[1:], strict=False) if name == following)
         raise InvalidInputError(f"{folder} holds several pictures named {twin}")
-    captions = {**_read_captions(root / "captions.jsonl"), **_read_captions(folder / "captions.jsonl")}
+    told = {**_read_captions(root / "captions.jsonl"), **_read_captions(folder / "captions.jsonl")}
+    phrases = tuple(told.get(name, ("",))[1:] for name in ids)
     rows = [(table or {}).get(name, {}) for name in ids]
     return FaceSet(
         images=_decoded(files, size, Path(cache_dir) if cache_dir is not None else cache.cache_dir()),
         ids=ids,
-        captions=tuple(captions.get(name) for name in ids),
+        captions=tuple(told.get(name, ("",))[0] or None for name in ids),
         points=np.stack([_points(row, size, root / "faces.csv") for row in rows]),
         persons=tuple(row.get("person") or None for row in rows),
         sources=tuple(row.get("source") or None for row in rows),
         split=split,
         synthetic=tuple(split == "synthetic" or row.get("synthetic") == "1" for row in rows) if table else (),
+        phrases=phrases if any(phrases) else (),
     )
 
 
@@ -160,16 +166,18 @@ def _read_table(path: Path) -> dict[str, dict[str, str]] | None:
         return {row["id"]: row for row in reader}
 
 
-def _read_captions(path: Path) -> dict[str, str]:
+def _read_captions(path: Path) -> dict[str, tuple[str, ...]]:
+    """By id: the caption, or an empty text, and behind it the phrases."""
     if not path.is_file():
         return {}
-    captions: dict[str, str] = {}
+    captions: dict[str, tuple[str, ...]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            captions[str(entry["id"])] = str(entry["caption"])
+            phrases = [] if "caption" in entry and "phrases" not in entry else list(entry["phrases"])
+            captions[str(entry["id"])] = (str(entry.get("caption", "")), *map(str, phrases))
         except (ValueError, KeyError, TypeError) as error:
             raise InvalidInputError(f"{path}, line {number}: no object with an id and a caption") from error
     return captions

@@ -26,6 +26,7 @@ def face_identity(faces: FaceSet | FaceMix | ShardedFaces) -> str:
         shares = [None if share is None else _array_hash(share) for share in faces.shares]
         return digest([[face_identity(part) for part in faces.sets], list(faces.weights), shares])
     told: list[Any] = [faces.ids, faces.captions, faces.persons, faces.sources, faces.split, faces.synthetic]
+    told += [faces.phrases] if faces.phrases else []
     return digest([*told, _array_hash(faces.points), _array_hash(faces.images)])
 
 

@@ -52,13 +52,21 @@ class FaceMix:
         """uint8 count,H,W,3 for the `pairs` that `draw` gave."""
         return np.stack([self.sets[index].images[row] for index, row in pairs])
 
-    def captions(self, pairs: npt.NDArray[np.int64]) -> list[str | None]:
-        """The captions for the `pairs` that `draw` gave."""
-        return [self.sets[index].captions[row] for index, row in pairs]
+    def captions(self, pairs: npt.NDArray[np.int64], rng: np.random.Generator | None = None) -> list[str | None]:
+        """A sentence for each of the `pairs` that `draw` gave: the caption, or with `rng` it or one of the phrases."""
+        told = []
+        for index, row in pairs:
+            faces = self.sets[index]
+            ways = [text for text in (faces.captions[row], *(faces.phrases[row] if faces.phrases else ())) if text]
+            if rng is not None and len(ways) > 1:
+                ways = [ways[int(rng.integers(len(ways)))]]
+            told.append(ways[0] if ways else None)
+        return told
 
     def captions_to_learn_from(self) -> list[str]:
         """Every caption of the sets: a text tokenizer's training text."""
-        return [caption for part in self.sets for caption in part.captions if caption]
+        captions = [caption for part in self.sets for caption in part.captions if caption]
+        return captions + [text for part in self.sets for phrases in part.phrases for text in phrases]
 
 
 REAL_SHARE = 0.8

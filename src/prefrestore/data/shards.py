@@ -87,7 +87,9 @@ class ShardedFaces:
         """uint8 count,size,size,3 RGB. Raises ImageReadError when too many samples are broken."""
         return np.stack([self._sample(int(row))[0] for row in rows])
 
-    def captions(self, rows: Sequence[int] | npt.NDArray[np.int64]) -> list[str | None]:
+    def captions(
+        self, rows: Sequence[int] | npt.NDArray[np.int64], rng: np.random.Generator | None = None
+    ) -> list[str | None]:
         """The captions of the samples that `images` gives for these rows."""
         found: list[str | None] = []
         for row in rows:

@@ -1,4 +1,5 @@
 """PrefRestorePipeline: aligned low-quality faces in, restored faces out."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -12,8 +13,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.adapter import preference_apart
 from prefrestore.models.offload import at_work
-from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats
-from prefrestore.models.semantic.integrator import write_tokens
+from prefrestore.models.semantic.queries import SemanticBranch
 from prefrestore.models.semantic.ta_tok import TATok
 from prefrestore.models.semantic.token_sampling import TokenSampling
 from prefrestore.models.semantic.tokenizer import SemanticTokenizer
@@ -128,6 +128,12 @@ class PrefRestorePipeline(DiffusionPipeline):
         """Side of the faces that go in and come out, in pixels."""
         return int(self.config.face_size) * (1 if self.last_octave is None else FACTOR)
 
+    def semantic_branch(self) -> SemanticBranch:
+        """The tokenizer, the chat and the language model as one."""
+        names = ("image_tokenizer", "text_tokenizer", "language_model")
+        parts = {name: getattr(self, name) for name in names}
+        return SemanticBranch(**parts, answer_position=self.config.answer_position)
+
     @torch.no_grad()
     def encode_semantics(self, images: Tensor, prompts: Sequence[str | None], **decoding: Any) -> Tensor:
         """LQ faces (B,3,H,W) in [-1,1] and their captions -> dense latent queries (B,N+1,D), the LM's hidden states.
@@ -135,18 +141,12 @@ class PrefRestorePipeline(DiffusionPipeline):
         ``decoding``: ``constrained``, ``sampling`` of `prefrestore.models.semantic.decoding.write_tokens`.
         """
         images = inputs.prepare_faces(images, self.image_tokenizer.config.image_size)
-        with at_work(self.image_tokenizer):
-            tokens = self.image_tokenizer.encode(images)
-        chats = build_chats(self.text_tokenizer, tokens, list(prompts), answer_position=self.config.answer_position)
-        vocabulary = ImageVocabulary.of(self.text_tokenizer)
-        with at_work(self.language_model):
-            written = write_tokens(self.language_model, chats, vocabulary, tokens.shape[1], draft=tokens, **decoding)
-        return written.queries
+        return self.semantic_branch().write(images, prompts, **decoding).queries
 
     @torch.no_grad()
-    def encode_texture(self, images: Tensor) -> Tensor:
-        """LQ faces (B,3,H,W) in [-1,1] -> scaled LQ latents (B,C,h,w), float32: the posterior mean's estimate."""
-        return lq_latents(self.autoencoder, self.lq_encoder, images)
+    def encode_texture(self, images: Tensor, queries: Tensor | None = None) -> Tensor:
+        """LQ faces (B,3,H,W) in [-1,1], queries for an LQ encoder that takes them -> LQ latents, see `lq_latents`."""
+        return lq_latents(self.autoencoder, self.lq_encoder, images, queries)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, conditions: Conditions | None = None) -> Tensor:
@@ -176,7 +176,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         core = core_view(images, self.last_octave)
         if queries is None:
             queries = self.encode_semantics(core, prompts or [None] * len(images))
-        lq_latents = self.encode_texture(core)
+        lq_latents = self.encode_texture(core, queries)
         dtype = self.transformer.dtype
         lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
         with at_work(self.connectors):

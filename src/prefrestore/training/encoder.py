@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -20,19 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.errors import WeightsError
-from prefrestore.files.fingerprints import FORMAT
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
+from prefrestore.training.encoder_pairs import EncoderPairs, finished_branch
 from prefrestore.training.identity import parameter_hash, run_identity, start_hash
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
-from prefrestore.training.pairs import (
-    cached_pairs,
-    degraded_batch,
-    held_out_pairs,
-    load_training_faces,
-)
-from prefrestore.training.processes import main_process_first, new_accelerator
+from prefrestore.training.pairs import held_out_pairs, load_training_faces
+from prefrestore.training.processes import new_accelerator
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
@@ -55,6 +49,10 @@ class Config(StageConfig):
             estimates, behind the input skip; all 0 decodes nothing and trains no skip.
         decoded_share: share of each batch that is decoded for them.
         decoded_margin: latents at each side that are left out there.
+        query_dropout: share of samples whose queries are zeros, for an encoder that takes queries, so that it need not
+            have them.
+        true_share: share of samples whose queries are of the true clean tokens in place of the written ones, so that
+            the branch is worth listening to.
         start_from: a working folder whose ``lq_encoder/`` (and ``input_skip/``) give the first weights; what the preset
             has beyond them starts as new.
     """
@@ -69,6 +67,8 @@ class Config(StageConfig):
     features_weight: float = 2.0
     decoded_share: float = 0.5
     decoded_margin: int = 3
+    query_dropout: float = 0.2
+    true_share: float = 0.2
     start_from: Path | None = None
 
     @property
@@ -101,10 +101,19 @@ class EncoderObjective(nn.Module):
         self.input_skip, self.perceptual, self.likeness = input_skip, perceptual, likeness
 
     def forward(
-        self, lq_latents: Tensor, clean_latents: Tensor, images: Tensor, targets: Tensor, generator: torch.Generator
+        self,
+        lq_latents: Tensor,
+        clean_latents: Tensor,
+        images: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        queries: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The autoencoder's latents (B,C,h,w) of LQ and clean images (B,3,H,W) in [-1,1], and those -> losses."""
-        estimates = self.lq_encoder.encode(lq_latents, images).float()
+        """The autoencoder's latents (B,C,h,w) of LQ and clean images (B,3,H,W) in [-1,1], and those -> losses.
+
+        ``queries`` (B,Q,D): of the semantic branch, for an encoder that takes them.
+        """
+        estimates = self.lq_encoder.encode(lq_latents, images, queries).float()
         losses = {"latent": F.mse_loss(estimates, clean_latents)}
         total = losses["latent"]
         if self.autoencoder is not None:
@@ -170,66 +179,51 @@ def new_objective(config: Config, autoencoder: Any) -> EncoderObjective:
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the LQ encoder behind the finished autoencoder; write ``lq_encoder`` and ``input_skip`` to the folder."""
-    from prefrestore.models.texture.lq_encoder import lq_latents
+    from prefrestore.models.texture.lq_encoder import listens
     from prefrestore.pipeline.components import build_component
     from prefrestore.pipeline.presets import load_preset
 
     preset = load_preset(config.preset)
     preset.component("lq_encoder")  # a preset without one is refused before anything else is asked for
     accelerator = new_accelerator()
+    device = accelerator.device
     folder = component_folder(config.output_dir, "autoencoder")
-    autoencoder = build_component(preset, "autoencoder", folder).to(accelerator.device)
+    autoencoder = build_component(preset, "autoencoder", folder).to(device)
     objective = new_objective(config, autoencoder)
     lq_encoder, input_skip = objective.lq_encoder, objective.input_skip
     faces = load_training_faces(config.data, preset.face_size)
-
-    def encode(images: np.ndarray) -> Tensor:
-        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-            pieces = to_signed(images).to(accelerator.device).split(8)
-            return torch.cat([lq_latents(autoencoder, None, piece) for piece in pieces])
-
-    def prepare(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        rng = np.random.default_rng([config.seed, first])
-        drawn = faces.images(faces.draw(last - first, seed=config.seed, step=first))
-        return degraded_batch(drawn, config.degradation, rng)
-
-    @torch.no_grad()
-    def compute(pair: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
-        lq, targets = pair
-        latents = {"lq_latents": encode(lq).cpu().numpy(), "clean_latents": encode(targets).cpu().numpy()}
-        return latents | {"lq": lq, "targets": targets}
+    branch = finished_branch(preset, config.output_dir, device) if listens(lq_encoder) else None
+    pairs = EncoderPairs(config, faces, autoencoder, device, branch)
 
     # The decoder counts where estimates are decoded; a first weight counts where another run made it.
     stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
+    stands_on |= pairs.hashes()
     if config.start_from is not None:
         stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
     identity = run_identity("encoder", config, faces, stands_on)
-    key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": identity["data"]}
-    key |= {"autoencoder": parameter_hash(autoencoder, skip="decoder"), "mixed_precision": config.mixed_precision}
-    with main_process_first():
-        cache = Path(config.output_dir) / "runs" / "encoder_pairs"
-        pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key, workers=config.num_workers, log=log)
-
-    def make_batch(step: int) -> dict[str, Tensor]:
-        index = np.random.default_rng([config.seed, 1, step]).integers(config.pairs, size=config.batch_size)
-        names = ("lq_latents", "clean_latents")
-        latents = {name: torch.from_numpy(pairs[name][index].astype(np.float32)) for name in names}
-        return latents | {"images": to_signed(pairs["lq"][index]), "targets": to_signed(pairs["targets"][index])}
-
-    lq, targets, _ = held_out_pairs(config.data, preset.face_size, 32, config.degradation, config.seed)
+    pairs.fill(identity["data"], log)
+    lq, targets, captions = held_out_pairs(config.data, preset.face_size, 32, config.degradation, config.seed)
+    clean, given, queries = pairs.latents(targets), pairs.latents(lq), pairs.written(lq, list(captions))
 
     @torch.no_grad()
     def sample() -> Image.Image:
-        images = to_signed(lq).to(accelerator.device)
-        means = torch.cat([lq_encoder.encode(encode(lq[k : k + 8]), images[k : k + 8]) for k in range(0, len(lq), 8)])
-        log(f"validation latent error {F.mse_loss(means, encode(targets)).item():.4f}")
-        decoded = autoencoder.decode(means[:8] / autoencoder.config.scaling_factor).sample
+        images = to_signed(lq).to(device)
+
+        def means(said: Tensor | None) -> Tensor:
+            parts = [slice(k, k + 8) for k in range(0, len(lq), 8)]
+            return torch.cat([lq_encoder.encode(given[p], images[p], None if said is None else said[p]) for p in parts])
+
+        found = means(queries)
+        log(f"validation latent error {F.mse_loss(found, clean).item():.4f}")
+        if queries is not None:
+            log(f"validation latent error without queries {F.mse_loss(means(queries * 0), clean).item():.4f}")
+        decoded = autoencoder.decode(found[:8] / autoencoder.config.scaling_factor).sample
         if input_skip is not None:
             decoded = input_skip(decoded, images[:8])
         return grid([to_signed(lq[:8]), decoded, to_signed(targets[:8])])
 
     trainer = Trainer(
-        objective, make_batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity
+        objective, pairs.batch, config.loop("encoder"), sample=sample, accelerator=accelerator, identity=identity
     )
     trainer.fit()
     parts = {"lq_encoder": lq_encoder.save_pretrained}

@@ -127,9 +127,9 @@ def run(
 
     for component, stage in (
         ("autoencoder", autoencoder),
-        ("lq_encoder", encoder),
         ("image_tokenizer", tokenizer),
         ("language_model", semantic),
+        ("lq_encoder", encoder),
         ("transformer", fidelity),
     ):
         settings = {"data": data, "output_dir": output, "preset": preset, "seed": seed}

@@ -152,7 +152,7 @@ def from_parts(config: Config, device: torch.device, log: Callable[[str], None])
         return pairs.batch(rng.integers(len(pairs), size=config.batch_size)) | {"step": step}
 
     def shown(lq: Tensor) -> list[Tensor]:
-        mean = pipeline.decode(pipeline.encode_texture(lq)) * 2 - 1
+        mean = pipeline.decode(pipeline.conditions(lq).lq_latents) * 2 - 1
         settings: dict[str, Any] = {"fidelity": 0, "output_type": "latent"}
         steps = (pipeline(lq, num_inference_steps=n, **settings).images for n in (1, SAMPLE_STEPS))
         return [mean, *(pipeline.decode(latents) * 2 - 1 for latents in steps)]

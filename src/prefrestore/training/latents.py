@@ -12,10 +12,12 @@ import torch
 
 from prefrestore.data.identity import face_identity
 from prefrestore.files.fingerprints import FORMAT
+from prefrestore.models.texture.lq_encoder import listens
 from prefrestore.training.identity import parameter_hash
 from prefrestore.training.images import to_signed
 from prefrestore.training.pairs import (
     CHUNK,
+    Faces,
     LatentPairs,
     cached_pairs,
     degraded_batch,
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class PairsConfig(StageConfig):
-    """Fields of the stages that learn from cached pairs."""
+    """Fields of the stages that learn from cached pairs.
+
+    ``silent_share`` of the pairs have queries of zeros, where the LQ encoder takes queries and makes latents of them.
+    """
 
     degradation: str = "training"
     pairs: int = 5120
+    silent_share: float = 0.1
     gradient_checkpointing: bool = False
 
 
@@ -45,15 +51,19 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
         rng = np.random.default_rng([config.seed, first])
         drawn = faces.draw(last - first, seed=config.seed, step=first)
         lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
-        return lq, targets, [text if rng.random() < 0.9 else None for text in faces.captions(drawn)]
+        return lq, targets, _told(config, faces, drawn, first)
+
+    silent = config.silent_share if listens(pipeline.lq_encoder) else 0.0
 
     def compute(chunk: tuple[np.ndarray, np.ndarray, list[str | None]]) -> dict[str, np.ndarray]:
         lq, targets, captions = chunk
         images, clean = (to_signed(part).to(pipeline.device) for part in (lq, targets))
         with torch.no_grad():
             queries = pipeline.encode_semantics(images, captions)
+            # Every k-th, so that it does not matter how the pairs are cut into chunks of the cache's size.
+            queries[torch.arange(len(queries)) % CHUNK < silent * CHUNK] = 0
             with torch.autocast(pipeline.device.type, torch.bfloat16, enabled=config.mixed_precision == "bf16"):
-                lq_latents = pipeline.encode_texture(images)
+                lq_latents = pipeline.encode_texture(images, queries)
                 clean_latents = pipeline.autoencoder.encode(clean).latent.float()
         clean_latents = clean_latents * pipeline.autoencoder.config.scaling_factor
         arrays = {"lq_latents": lq_latents, "clean_latents": clean_latents, "queries": queries}
@@ -67,7 +77,7 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
     frozen = {name: getattr(pipeline, name) for name in names if getattr(pipeline, name) is not None}
     hashes = {name: parameter_hash(module, skip="decoder") for name, module in frozen.items()}
     key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "hashes": hashes}
-    key |= {"data": face_identity(faces), "mixed_precision": config.mixed_precision}
+    key |= {"data": face_identity(faces), "mixed_precision": config.mixed_precision, "silent": silent}
     with main_process_first():
         folder = Path(config.output_dir) / "runs" / "pairs"
         workers = config.num_workers
@@ -76,9 +86,16 @@ def latent_pairs(pipeline: PrefRestorePipeline, config: PairsConfig, log: Callab
 
 
 def pair_captions(config: PairsConfig, size: int) -> list[str | None]:
-    """The caption of each pair of `latent_pairs`, None where its face has none; ``size`` is the faces' side."""
+    """What each pair of `latent_pairs` is told, None where it is told nothing; ``size`` is the faces' side."""
     faces = load_training_faces(config.data, size)
     captions: list[str | None] = []
     for first in range(0, config.pairs, CHUNK):
-        captions += faces.captions(faces.draw(min(CHUNK, config.pairs - first), seed=config.seed, step=first))
+        drawn = faces.draw(min(CHUNK, config.pairs - first), seed=config.seed, step=first)
+        captions += _told(config, faces, drawn, first)
     return captions
+
+
+def _told(config: PairsConfig, faces: Faces, drawn: np.ndarray, first: int) -> list[str | None]:
+    """Nine in ten of the captions that the faces of a chunk have, each in one of its phrases."""
+    rng = np.random.default_rng([config.seed, 2, first])
+    return [text if rng.random() < 0.9 else None for text in faces.captions(drawn, rng)]

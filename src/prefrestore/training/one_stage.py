@@ -105,7 +105,7 @@ class OneStageObjective(nn.Module):
         """LQ and clean images (B,3,H,W) in [-1,1], captions, copy tasks -> losses."""
         read = self.semantics.read(lq, targets, captions, copy)
         with torch.no_grad():
-            estimates = lq_latents(self.autoencoder, self.lq_encoder, lq)
+            estimates = lq_latents(self.autoencoder, self.lq_encoder, lq, read.queries)
             clean_latents = lq_latents(self.autoencoder, None, targets)
         losses = self.flow(estimates, clean_latents, read.queries, targets, generator, step)
         total = losses["loss"] + self.cross_entropy_weight * read.loss
@@ -198,9 +198,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         pipeline.autoencoder,
         cross_entropy_weight=config.cross_entropy_weight,
     )
-    lq, clean, captions = held_out_pairs(
-        config.data, size, config.validation_faces, config.degradation, config.seed
-    )
+    lq, clean, captions = held_out_pairs(config.data, size, config.validation_faces, config.degradation, config.seed)
     given, tokens = (semantic.encode_all(image_tokenizer, images) for images in (lq, clean))
 
     def sample() -> Image.Image:

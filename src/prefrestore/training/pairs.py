@@ -105,7 +105,7 @@ def told_batch(
     copy = rng.random(len(drawn)) < copy_share
     lq, targets = degraded_batch(faces.images(drawn), config.degradation, rng)
     told = keep if captioned_copies else keep & ~copy
-    captions = [text if shown else None for text, shown in zip(faces.captions(drawn), told, strict=True)]
+    captions = [text if shown else None for text, shown in zip(faces.captions(drawn, rng), told, strict=True)]
     return {"lq": to_signed(lq), "targets": to_signed(targets), "captions": captions, "copy": copy.tolist()}
 
 

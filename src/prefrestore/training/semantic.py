@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
+from prefrestore.models.semantic.instruction import ImageVocabulary
+from prefrestore.models.semantic.integrator import tell_codes_alike
 from prefrestore.training.components import component_folder
-from prefrestore.training.identity import run_identity
+from prefrestore.training.identity import run_identity, start_hash
 from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import Faces, held_out_pairs, load_training_faces, told_batch
@@ -62,12 +65,16 @@ class Config(WritingConfig):
         copy_share: share of copy tasks, whose input is the clean image itself.
         validation_faces: held-out faces that are decoded for every report.
         gradient_checkpointing: compute the language model's activations twice instead of keeping them.
+        wrong_weight: how much a token counts where the degraded image has another one; 1 where it has the same.
+        start_from: a working folder whose ``text_tokenizer/`` and ``language_model/`` are what training begins with.
         model: for presets of the published classes: the folder to train on from (see docs/paper-scale.md). The flow
             loss through its frozen denoiser is added, and ``pipeline/`` and ``assembled/`` are written, the whole model
             in both layouts.
         reference: with ``model``, the details of the published run (`prefrestore.training.published`).
     """
 
+    wrong_weight: float = 1.0
+    start_from: Path | None = None
     model: Path | None = None
     reference: bool = False
     steps: int = 380
@@ -94,9 +101,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         # transformers 5.20, the last for Python 3.10, knows only the name that later ones deprecate
         language_model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    lq, clean, captions = held_out_pairs(
-        config.data, size, config.validation_faces, config.degradation, config.seed
-    )
+    lq, clean, captions = held_out_pairs(config.data, size, config.validation_faces, config.degradation, config.seed)
     drawn = faces.images(faces.draw(512, seed=config.seed, step=0))
     given, tokens, seen = (encode_all(image_tokenizer, images) for images in (lq, clean, drawn))
     log(f"validation: the codes' frequencies alone give {unigram_loss(seen, tokens, codes):.3f} nats a token")
@@ -154,26 +159,36 @@ def _new_model(config: Config) -> _Start:
     image_tokenizer = build_component(preset, "image_tokenizer", folder)
     size = image_tokenizer.config.image_size
     faces = load_training_faces(config.data, size)
+    first = config.start_from
+    names = ("text_tokenizer", "language_model")
+    sources = {name: "new" if first is None else component_folder(first, name) for name in names}
     parts = build_components(
         preset,
-        {"image_tokenizer": image_tokenizer, "text_tokenizer": "new", "language_model": "new"},
+        {"image_tokenizer": image_tokenizer, **sources},
         trained=["language_model"],
         seed=config.seed,
         captions=faces.captions_to_learn_from(),
     )
     text_tokenizer, language_model = parts["text_tokenizer"], parts["language_model"]
+    if first is None:
+        drawn, vocabulary = torch.Generator().manual_seed(config.seed), ImageVocabulary.of(text_tokenizer)
+        tell_codes_alike(language_model, image_tokenizer.regularizer.codebook(), vocabulary, drawn)
     objective = SemanticObjective(
         language_model,
         image_tokenizer,
         text_tokenizer,
         answer_position=preset.answer_position,
+        wrong_weight=config.wrong_weight,
     )
+    stands_on: dict[str, Any] = {"image_tokenizer": image_tokenizer}
+    if first is not None:
+        stands_on["start"] = start_hash(config, language_model)
     written = {"text_tokenizer": text_tokenizer.save_pretrained, "language_model": language_model.save_pretrained}
     return _Start(
         objective=objective,
         faces=faces,
         size=size,
-        stands_on={"image_tokenizer": image_tokenizer},
+        stands_on=stands_on,
         parts=lambda: written,
     )
 

@@ -34,9 +34,10 @@ class SemanticObjective(nn.Module):
         answer_position: int | None,
         flow_loss: FlowLoss | None = None,
         closing: Sequence[int] = (),
+        wrong_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.closing = closing
+        self.closing, self.wrong_weight = closing, wrong_weight
         self.language_model = language_model
         self.image_tokenizer = image_tokenizer.requires_grad_(False)
         self.text_tokenizer = text_tokenizer
@@ -58,7 +59,9 @@ class SemanticObjective(nn.Module):
             if not bool(copied.all()):
                 given[~copied] = read
         chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
-        return teacher_forced(self.language_model, chats, tokens, self.vocabulary, self.closing)
+        # Where the degraded image's token is right, taking it over is right, too, and is learnt in no time.
+        weights = 1 + (self.wrong_weight - 1) * (given != tokens).float() if self.wrong_weight != 1 else None
+        return teacher_forced(self.language_model, chats, tokens, self.vocabulary, self.closing, weights)
 
     def forward(
         self,

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.semantic.instruction import ImageVocabulary, build_chats, train_text_tokenizer
-from prefrestore.models.semantic.integrator import teacher_forced, write_tokens
+from prefrestore.models.semantic.integrator import teacher_forced, tell_codes_alike, write_tokens
 
 CODES, COUNT = 24, 5
 CAPTIONS = ["A man with grey hair.", None, "A woman."]
@@ -128,3 +128,34 @@ def test_what_does_not_fit_is_refused(model: Qwen3ForCausalLM, tokenizer: PreTra
         write_tokens(model, chats, vocabulary, 290)
     with pytest.raises(InvalidInputError, match="codebook"):
         teacher_forced(model, chats, tokens_of(9) + CODES, vocabulary)
+
+
+@torch.no_grad()
+def test_weights_say_how_much_each_token_counts(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    vocabulary, given, tokens = ImageVocabulary.of(tokenizer), tokens_of(1), tokens_of(2)
+    chats = build_chats(tokenizer, given, CAPTIONS)
+    plain = teacher_forced(model, chats, tokens, vocabulary)
+    even = teacher_forced(model, chats, tokens, vocabulary, weights=torch.ones(3, COUNT))
+    assert torch.allclose(plain.loss, even.loss)
+    weights = torch.tensor([[3.0, 0, 0, 0, 0], [0] * 5, [0] * 5])
+    heavy = teacher_forced(model, chats, tokens, vocabulary, weights=weights).loss
+    # What ends the three turns counts 1 each: what remains of the even sum without the image tokens.
+    ends = plain.loss * 3 * (COUNT + 1) - plain.image_loss.sum()
+    assert torch.allclose(heavy, (3 * plain.image_loss[0, 0] + ends) / 6, atol=1e-5)
+
+
+def test_codes_that_are_alike_get_embeddings_that_are_alike(
+    tokenizer: PreTrainedTokenizerFast, small_model: Callable[..., Qwen3ForCausalLM]
+) -> None:
+    model, vocabulary = small_model(len(tokenizer), 1), ImageVocabulary.of(tokenizer)
+    codes = torch.nn.functional.normalize(torch.randn(CODES, 8, generator=torch.Generator().manual_seed(0)), dim=1)
+    text = model.get_input_embeddings().weight[: vocabulary.first].clone()
+    length = model.get_input_embeddings().weight[vocabulary.first :].norm(dim=1).mean()
+    tell_codes_alike(model, codes, vocabulary, torch.Generator().manual_seed(0), own=0.1)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        rows = table.weight[vocabulary.first : vocabulary.first + CODES]
+        cosines = torch.nn.functional.normalize(rows, dim=1) @ torch.nn.functional.normalize(rows, dim=1).T
+        assert torch.corrcoef(torch.stack([cosines.flatten(), (codes @ codes.T).flatten()]))[0, 1] > 0.95
+    assert torch.equal(model.get_input_embeddings().weight[: vocabulary.first], text)
+    rows = model.get_input_embeddings().weight[vocabulary.first : vocabulary.first + CODES]
+    assert rows.norm(dim=1).mean().item() == pytest.approx(length.item(), rel=0.1)

@@ -6,7 +6,7 @@ from diffusers import AutoencoderDC
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.models.texture.autoencoder import ResidualAutoencoder
-from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+from prefrestore.models.texture.lq_encoder import LatentEncoder, listens, lq_latents
 
 
 @pytest.fixture
@@ -96,3 +96,23 @@ def test_the_picture_and_the_queries_first_add_nothing_and_then_act(encoder: Lat
     assert not torch.allclose(more.encode(z, images, queries), seen)
     with pytest.raises(InvalidInputError):
         more.encode(z)
+
+
+@torch.no_grad()
+def test_queries_are_passed_to_an_encoder_that_takes_them_alone(encoder: LatentEncoder) -> None:
+    images, queries = latents(1, 3, 64, 64).clamp(-1, 1), latents(1, 5, 6)
+    autoencoder = ResidualAutoencoder(
+        latent_channels=4,
+        encoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(1, 1),
+        decoder_block_out_channels=(8, 16),
+        decoder_layers_per_block=(1, 1),
+    ).eval()
+    assert torch.equal(lq_latents(autoencoder, encoder, images, queries), lq_latents(autoencoder, encoder, images))
+    listening = LatentEncoder(latent_channels=4, side=8, width=16, layers=1, heads=2, query_features=6).eval()
+    torch.nn.init.normal_(listening.project.weight, std=0.1)
+    assert listening.listen is not None
+    torch.nn.init.normal_(listening.listen[0].attention.to_out[0].weight)  # type: ignore[union-attr]
+    assert not listens(encoder) and listens(listening)
+    heard = lq_latents(autoencoder, listening, images, queries)
+    assert not torch.equal(heard, lq_latents(autoencoder, listening, images))

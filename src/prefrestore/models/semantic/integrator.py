@@ -26,9 +26,12 @@ __all__ = [
 
 
 class TeacherForced(NamedTuple):
-    """loss: scalar, mean cross-entropy in nats over the N tokens and ``<im_end>``. accuracy: scalar, share of
-    the N tokens that come first within the image vocabulary. queries: (B,N+1,D) as in `Written`. image_loss:
-    (B,N) cross-entropy of each image token."""
+    """What a language model makes of true tokens.
+
+    loss: scalar, mean cross-entropy in nats over the N tokens and ``<im_end>``, weighted where weights are given.
+    accuracy: scalar, share of the N tokens that come first within the image vocabulary. queries: (B,N+1,D) as in
+    `Written`. image_loss: (B,N) cross-entropy of each image token.
+    """
 
     loss: Tensor
     accuracy: Tensor
@@ -42,10 +45,12 @@ def teacher_forced(
     tokens: Tensor,
     vocabulary: ImageVocabulary,
     closing: Sequence[int] = (),
+    weights: Tensor | None = None,
 ) -> TeacherForced:
     """One pass over the chat, the true tokens (B,N) and ``<im_end>``: next-token losses and hidden states.
 
     Args:
+        weights: how much the loss of each of the N tokens counts beside the 1 of what ends the turn, (B,N); None is 1.
         closing: ids of what ends the assistant's turn behind ``<im_end>``. The model then reads and is asked for it,
             too, and the queries are the states of the *last* N+1 positions, as in Pref-Restore's own training.
 
@@ -76,7 +81,10 @@ def teacher_forced(
     losses = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
     image_logits = logits[:, :num_tokens, vocabulary.first : vocabulary.first + vocabulary.size]
     accuracy = (image_logits.argmax(-1) == tokens).float().mean()
-    return TeacherForced(losses.mean(), accuracy, queries, losses[:, :num_tokens])
+    counted = torch.ones_like(losses)
+    if weights is not None:
+        counted[:, :num_tokens] = weights.to(counted)
+    return TeacherForced((losses * counted).sum() / counted.sum(), accuracy, queries, losses[:, :num_tokens])
 
 
 def build_language_model(config: Qwen3Config, generator: torch.Generator) -> Qwen3ForCausalLM:
@@ -86,6 +94,29 @@ def build_language_model(config: Qwen3Config, generator: torch.Generator) -> Qwe
     model = Qwen3ForCausalLM(config)
     initialise_language_model(model, generator)
     return model
+
+
+@torch.no_grad()
+def tell_codes_alike(
+    model: Qwen3ForCausalLM, codebook: Tensor, vocabulary: ImageVocabulary, generator: torch.Generator, own: float = 0.5
+) -> None:
+    """Give the image tokens embeddings that are alike where their codes are: the codes, turned into the model's width.
+
+    A small model would spend most of its training on finding out which of thousands of tokens mean nearly the same.
+
+    Args:
+        codebook: (size, C) unit vectors, C at most the width.
+        own: length of what each keeps of its random embedding, beside the shared part's 1, so that twins can be told
+            apart.
+    """
+    tables = (model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    for embedding in {id(table): table for table in tables}.values():
+        rows = embedding[vocabulary.first : vocabulary.first + vocabulary.size]
+        length = rows.norm(dim=1, keepdim=True).mean()
+        turned = torch.empty(rows.shape[1], codebook.shape[1])
+        torch.nn.init.orthogonal_(turned, generator=generator)
+        shared = codebook.float().cpu() @ turned.T * length
+        rows.copy_((shared.to(rows) + own * rows) / (1 + own**2) ** 0.5)
 
 
 @torch.no_grad()

@@ -155,14 +155,23 @@ class LatentEncoder(ModelMixin, ConfigMixin):
     forward = encode
 
 
+def listens(encoder: object) -> bool:
+    """Whether an LQ encoder takes the latent queries."""
+    return isinstance(encoder, LatentEncoder) and encoder.config.query_features > 0
+
+
 def lq_latents(
-    autoencoder: ResidualAutoencoder | AutoencoderDC, encoder: LatentEncoder | AutoencoderDC | None, images: Tensor
+    autoencoder: ResidualAutoencoder | AutoencoderDC,
+    encoder: LatentEncoder | AutoencoderDC | None,
+    images: Tensor,
+    queries: Tensor | None = None,
 ) -> Tensor:
     """LQ images (B,3,H,W) in [-1,1] -> their scaled latents (B,C,h,w), float32: the posterior mean's estimate.
 
     Args:
         encoder: what corrects the autoencoder's latents, a tuned copy of the autoencoder (the paper's), or None for the
             autoencoder itself.
+        queries: latent queries (B,Q,D) for an encoder that takes them.
     """
     image_encoder = autoencoder if encoder is None or isinstance(encoder, LatentEncoder) else encoder
     with at_work(image_encoder):
@@ -171,5 +180,6 @@ def lq_latents(
     if isinstance(encoder, LatentEncoder):
         with at_work(encoder):
             seen = images.to(encoder.dtype) if encoder.config.pixel_width else None
-            latents = encoder.encode(latents.to(encoder.dtype), seen).float()
+            heard = queries.to(latents.device, encoder.dtype) if listens(encoder) and queries is not None else None
+            latents = encoder.encode(latents.to(encoder.dtype), seen, heard).float()
     return latents
