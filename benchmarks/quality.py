@@ -51,6 +51,8 @@ from rich.table import Table
 
 from prefrestore.errors import InvalidInputError, MissingDependencyError, PrefRestoreError
 from prefrestore.evaluation.evaluator import METRICS, MODELS, Evaluator, summarise
+from prefrestore.models.texture.conditioning import Conditions
+from prefrestore.models.texture.last_octave import core_view
 from prefrestore.pipeline.build import load_preset_pipeline
 
 COLUMNS = {
@@ -234,21 +236,32 @@ def main() -> int:
 
 
 def round_trip() -> None:
-    """The autoencoder alone: decode(encode(face)) against the face."""
+    """The autoencoder alone: decode(encode(face)) against the face; at 512 px with the last octave behind it."""
     parser = argparse.ArgumentParser(description=round_trip.__doc__)
     parser.add_argument("--faces", type=Path, default=BENCH / "gt", help="folder of aligned faces")
     parser.add_argument("--model", type=Path, help="a pipeline folder in place of the bundled weights")
+    parser.add_argument("--size", type=int, choices=(256, 512), default=256, help="of the faces, px")
+    parser.add_argument("--limit", type=int, help="a fixed random sample of this many faces")
     options = parser.parse_args()
-    pipeline = load_preset_pipeline("compact", folder=options.model, face_size="core")
+    pipeline = load_preset_pipeline("compact", folder=options.model, face_size=options.size)
     evaluator = Evaluator()
     rows = []
-    for path in sorted(path for path in options.faces.iterdir() if path.suffix in (".png", ".webp", ".jpg")):
+    found = [path.name for path in options.faces.iterdir() if path.suffix in (".png", ".webp", ".jpg")]
+    for path in (options.faces / name for name in sample(sorted(found), options.limit)):
         with Image.open(path) as image:
+            # Enlarged faces would be no truth.
+            if min(image.size) < options.size * 15 // 16:
+                continue
             face = image.convert("RGB").resize((pipeline.face_size, pipeline.face_size), Image.Resampling.BOX)
         images = pipeline.prepare(face)
         with torch.no_grad():
-            latents = pipeline.autoencoder.encode(images).latent * pipeline.autoencoder.config.scaling_factor
-            rebuilt = pipeline.decode(latents)[0].permute(1, 2, 0).numpy()
+            seen = core_view(images, pipeline.last_octave)
+            latents = pipeline.autoencoder.encode(seen).latent * pipeline.autoencoder.config.scaling_factor
+            told = Conditions(lq_latents=latents, condition=latents, images=images)
+            # The input skip is for degraded faces: here it would let through what is to be rebuilt.
+            skip, pipeline.input_skip = pipeline.input_skip, None
+            rebuilt = pipeline.decode(latents, told if pipeline.last_octave else None)[0].permute(1, 2, 0).numpy()
+            pipeline.input_skip = skip
         rows.append(evaluator.measure(path.stem, np.asarray(face), (rebuilt * 255).round().astype(np.uint8)))
     for metric in ("psnr", "identity", "lpips_alex", "landmarks"):
         values = [row[metric] for row in rows if row.get(metric) is not None]

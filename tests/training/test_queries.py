@@ -17,7 +17,7 @@ from prefrestore.training.working import working_pipeline
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Pictures with a caption and phrases, the preset tiny with an encoder that takes queries, and the stages before."""
+    """Pictures with a caption and phrases, the preset tiny with an encoder that takes queries, and earlier stages."""
     root = tmp_path_factory.mktemp("queries")
     data, work, preset = root / "data", root / "work", root / "listening.json"
     data.mkdir()

@@ -36,13 +36,6 @@ class Stage:
 
 STAGES = (
     Stage(name="autoencoder", trainer=autoencoder, component="autoencoder", large={"steps": 4000, "batch_size": 64}),
-    Stage(
-        name="encoder",
-        trainer=encoder,
-        component="lq_encoder",
-        others=("input_skip",),
-        large={"steps": 12000, "batch_size": 64, "pairs": 24576},
-    ),
     Stage(name="tokenizer", trainer=tokenizer, component="image_tokenizer", large={"steps": 2000, "batch_size": 64}),
     Stage(
         name="semantic",
@@ -50,6 +43,13 @@ STAGES = (
         component="language_model",
         others=("text_tokenizer",),
         large={"steps": 1500, "batch_size": 64},
+    ),
+    Stage(
+        name="encoder",
+        trainer=encoder,
+        component="lq_encoder",
+        others=("input_skip",),
+        large={"steps": 12000, "batch_size": 64, "pairs": 24576},
     ),
     Stage(
         name="fidelity",
