@@ -115,3 +115,18 @@ def test_samples_of_one_face_share_an_alignment() -> None:
     assert [points[0, 0] for points in landmarks] == [10, 20]
     nothing = Frame(pictures[0], None, None, Observation(None, None, {}))
     assert evaluator.together(pictures, seen, nothing) == ([], [])
+
+
+def test_dlibs_distance_is_to_the_true_face_inside_the_true_faces_box() -> None:
+    evaluator = Evaluator(without=MODELS)
+    asked: list[object] = []
+
+    def vector(picture: np.ndarray, box: object) -> np.ndarray:
+        asked.append(box)
+        return np.array([picture.mean(), 0.0])
+
+    evaluator._dlib = SimpleNamespace(box=lambda picture: int(picture.max()), vector=vector)
+    truth, restored = np.full((32, 32, 3), 40, np.uint8), np.full((32, 32, 3), 43, np.uint8)
+    assert evaluator.measure("a", truth, restored)["dlib"] == pytest.approx(3.0)
+    assert asked == [40, 40] and evaluator.available == ("dlib",)
+    assert Evaluator(without=MODELS).measure("a", truth, restored)["dlib"] is None

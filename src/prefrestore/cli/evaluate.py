@@ -26,6 +26,7 @@ class Network(str, Enum):
     lpips_vgg = "lpips_vgg"
     dists = "dists"
     identity = "identity"
+    dlib = "dlib"
     landmarks = "landmarks"
     musiq = "musiq"
 

@@ -28,6 +28,7 @@ FIDELITY = {
     "identity": Column("identity", "higher", 3, "cosine of two SFace vectors, aligned by YuNet's points"),
     "identity_degrees": Column("identity °", "lower", 1, "angle of the same two SFace vectors"),
     "named_degrees": Column("named identity °", "lower", 1, "angle of two vectors of the network of --recogniser"),
+    "dlib": Column("dlib distance", "lower", 3, "of two vectors of dlib's recogniser, which nothing is trained on"),
     "landmarks": Column("landmarks px", "lower", 2, "mean distance of dlib's 68 points at 512 px"),
 }
 NATURALNESS = {

@@ -13,10 +13,10 @@ from prefrestore.metrics.niqe import niqe
 from prefrestore.metrics.pixels import psnr, ssim
 from prefrestore.metrics.recognition import degrees, load_recogniser
 
-METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "dists", "identity", "landmarks", "niqe", "musiq")
-MODELS = ("lpips_alex", "lpips_vgg", "dists", "identity", "landmarks", "musiq")
+METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "dists", "identity", "dlib", "landmarks", "niqe", "musiq")
+MODELS = ("lpips_alex", "lpips_vgg", "dists", "identity", "dlib", "landmarks", "musiq")
 """The metrics that take a network, which `Evaluator` may leave out."""
-PAIRED = ("lpips_alex", "lpips_vgg", "dists", "identity", "landmarks")
+PAIRED = ("lpips_alex", "lpips_vgg", "dists", "identity", "dlib", "landmarks")
 """Those of `MODELS` that compare two pictures, and have nothing to do with one."""
 # A detection further than this part of the side from the true points (mean of five) is of something else.
 _FAR = 0.1
@@ -28,8 +28,8 @@ Picture = NDArray[np.uint8]
 class Observation:
     """What the networks see in one picture; None where a network is missing or finds nothing.
 
-    vector: identity, 128 numbers. named: the same by the named recogniser. landmarks: 68 x 2, px at 512. features:
-    LPIPS' activations by network, and DISTS'.
+    vector: identity, 128 numbers. named: the same by the named recogniser. dlib: by dlib's. landmarks: 68 x 2, px at
+    512. features: LPIPS' activations by network, and DISTS'.
     fallback: 1 when the vector used the reference's points because no face was detected near them, else 0.
     points: the face's five points by which the vector's crop was aligned, px.
     """
@@ -40,16 +40,21 @@ class Observation:
     fallback: float | None = None
     points: NDArray[np.float64] | None = None
     named: NDArray[np.float32] | None = None
+    dlib: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The picture that others are measured against: its face's five points, dlib's box, and what is seen in it."""
+    """The picture that others are measured against: its face's five points, dlib's box, and what is seen in it.
+
+    usual_box: dlib's, or where it usually lies: its recogniser leaves no face out.
+    """
 
     picture: Picture
     points: NDArray[np.float64] | None
     box: Any | None
     seen: Observation
+    usual_box: Any | None = None
 
 
 @dataclass
@@ -74,19 +79,22 @@ class Evaluator:
         self._lpips: dict[str, Any] = {}
         self._faces: tuple[Any, Any] | None = None
         self._marks: Any | None = None
+        self._dlib: Any | None = None
         self._musiq: Any | None = None
         self._known: tuple[str, Frame] | None = None
         self._try("lpips_alex", lambda: self._lpips.update(alex=_lpips("alex")))
         self._try("lpips_vgg", lambda: self._lpips.update(vgg=_lpips("vgg")))
         self._try("dists", self._load_dists)
         self._try("identity", self._load_faces)
+        self._try("dlib", self._load_dlib)
         self._try("landmarks", self._load_marks)
         self._try("musiq", self._load_musiq)
 
     @property
     def available(self) -> tuple[str, ...]:
         """Those of `MODELS` that are loaded."""
-        loaded = {"dists": self._dists, "identity": self._faces, "landmarks": self._marks, "musiq": self._musiq}
+        loaded = {"dists": self._dists, "identity": self._faces, "dlib": self._dlib}
+        loaded |= {"landmarks": self._marks, "musiq": self._musiq}
         return tuple(m for m in MODELS if m.removeprefix("lpips_") in self._lpips or loaded.get(m) is not None)
 
     def _try(self, metric: str, load: Callable[[], None]) -> None:
@@ -115,6 +123,11 @@ class Evaluator:
 
         self._marks = LandmarkMeter()
 
+    def _load_dlib(self) -> None:
+        from prefrestore.metrics.likeness import DlibRecogniser
+
+        self._dlib = DlibRecogniser()
+
     def _load_musiq(self) -> None:
         from prefrestore.metrics.musiq import MUSIQ, weights_path
 
@@ -134,8 +147,10 @@ class Evaluator:
             box = self._marks.box(picture)
             landmarks = self._marks.points(picture, box) if box is not None else None
         named = self.named.of(picture, points) if self.named else None
-        seen = Observation(vector, landmarks, self._features(picture), named=named)
-        self._known = (name, Frame(picture, points, box, seen))
+        usual = self._dlib.box(picture) if self._dlib else None
+        dlib = self._dlib.vector(picture, usual) if self._dlib else None
+        seen = Observation(vector, landmarks, self._features(picture), named=named, dlib=dlib)
+        self._known = (name, Frame(picture, points, box, seen, usual))
         return self._known[1]
 
     def observe(self, picture: Picture, frame: Frame) -> Observation:
@@ -149,7 +164,8 @@ class Evaluator:
         if self._marks and frame.box is not None:
             landmarks = self._marks.points(picture, frame.box)
         named = self.named.of(picture, points) if self.named else None
-        return Observation(vector, landmarks, self._features(picture), fallback, points, named)
+        dlib = self._dlib.vector(picture, frame.usual_box) if self._dlib else None
+        return Observation(vector, landmarks, self._features(picture), fallback, points, named, dlib)
 
     def together(
         self, pictures: list[Picture], seen: list[Observation], frame: Frame
@@ -183,6 +199,8 @@ class Evaluator:
             row["dists"] = float(self._dists.between(seen.features["dists"], frame.seen.features["dists"])[0])
         if seen.named is not None and frame.seen.named is not None:
             row["named_degrees"] = degrees(seen.named, frame.seen.named)
+        if seen.dlib is not None and frame.seen.dlib is not None:
+            row["dlib"] = float(np.linalg.norm(seen.dlib - frame.seen.dlib))
         if seen.landmarks is not None and frame.seen.landmarks is not None:
             from prefrestore.metrics.landmarks import mean_distance
 

@@ -32,6 +32,7 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
     from prefrestore.files.cache import cached_file
     from prefrestore.metrics import dists
     from prefrestore.metrics.landmarks import shapes_path
+    from prefrestore.metrics.likeness import recogniser_path
     from prefrestore.metrics.lpips import weight_file
     from prefrestore.metrics.musiq import WEIGHT_FILE
     from prefrestore.metrics.niqe import MODEL_FILES
@@ -53,6 +54,8 @@ def metric_weights(available: Sequence[str], inception: Path | None = None) -> d
     if "identity" in available:
         found["identity"] = {"network": f"SFace ({SFACE})", "sha256": SHA256[SFACE]}
         found["identity, alignment"] = {"network": f"YuNet ({YUNET})", "sha256": SHA256[YUNET]}
+    if "dlib" in available:
+        found["dlib"] = {"network": "dlib, face recognition ResNet", "sha256": file_hash(recogniser_path())}
     if "landmarks" in available:
         found["landmarks"] = {"network": "dlib, 68 points", "sha256": file_hash(shapes_path())}
     if "musiq" in available:

@@ -23,6 +23,17 @@ USUAL_BOX = (107, 172, 405, 470)
 """Left, top, right, bottom of dlib's box in an FFHQ-aligned face of 512 px, where its detector finds none."""
 
 
+def recogniser_path() -> Path:
+    """The file of dlib's network; MissingDependencyError without it."""
+    try:
+        path = Path(str(metadata.distribution(_PACKAGE).locate_file(_NETWORK)))
+    except metadata.PackageNotFoundError as error:
+        raise MissingDependencyError(f"{_PACKAGE}==0.1.0 is missing: it is part of the extra 'eval'.") from error
+    if not path.is_file():
+        raise MissingDependencyError(f"{path} is missing: reinstall {_PACKAGE}==0.1.0.")
+    return path
+
+
 class DlibRecogniser:
     """Pictures of aligned faces -> vectors of 128 numbers.
 
@@ -36,9 +47,7 @@ class DlibRecogniser:
         self._meter = LandmarkMeter()
         import dlib
 
-        path = Path(str(metadata.distribution(_PACKAGE).locate_file(_NETWORK)))
-        if not path.is_file():
-            raise MissingDependencyError(f"{path} is missing: reinstall {_PACKAGE}==0.1.0.")
+        path = recogniser_path()
         self._dlib: Any = dlib
         self._network = dlib.face_recognition_model_v1(str(path))
 
