@@ -1,17 +1,20 @@
 """An LQ encoder that takes the latent queries: trained behind the semantic branch, and heard in the pipeline."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from prefrestore.errors import WeightsError
+from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline.presets import load_preset
 from prefrestore.training import autoencoder, encoder, fidelity, semantic, tokenizer
 from prefrestore.training.encoder_pairs import EncoderPairs
+from prefrestore.training.loop import Trainer
 from prefrestore.training.working import working_pipeline
 
 
@@ -105,3 +108,36 @@ def test_a_language_model_goes_on_from_another_folder(
     for name, value in before.language_model.named_parameters():
         assert torch.allclose(value, after[name], atol=1e-6), name
     assert load_preset(str(preset)).name == "listening"
+
+
+def test_the_language_model_learns_with_the_encoder(
+    workshop: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    for name in ("autoencoder", "image_tokenizer", "text_tokenizer", "language_model"):
+        shutil.copytree(workshop[1] / name, tmp_path / name)
+    before = load_file(tmp_path / "language_model" / "model.safetensors")
+    seen: list[dict[str, float]] = []
+    step = Trainer.train_step
+
+    def watched(trainer: Trainer, *batches: object) -> dict[str, float]:
+        losses = step(trainer, *batches)
+        seen.append(losses)
+        return losses
+
+    monkeypatch.setattr(Trainer, "train_step", watched)
+    trainer = encoder.run(settings(workshop, output_dir=tmp_path, language_weight=0.5))
+    assert {"cross_entropy", "accuracy", "latent"} <= set(seen[0])
+    assert seen[0]["loss"] == pytest.approx(seen[0]["latent"] + 0.5 * seen[0]["cross_entropy"], rel=1e-5)
+    after = load_file(tmp_path / "language_model" / "model.safetensors")
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    told = {text for k in range(30) for text in trainer.make_batch(k)["captions"]}
+    assert {None, "glasses", "no glasses"} < told
+
+
+def test_a_language_weight_asks_for_an_encoder_that_listens(
+    workshop: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(InvalidInputError, match="queries"):
+        encoder.run(settings(workshop, preset="tiny", language_weight=1.0))

@@ -7,7 +7,7 @@ LPIPS and for likeness: the mean of all faces that fit, which the latent error a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from prefrestore.errors import WeightsError
+from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
 from prefrestore.training.encoder_pairs import EncoderPairs, finished_branch
@@ -27,9 +27,11 @@ from prefrestore.training.images import grid, to_signed
 from prefrestore.training.loop import Trainer
 from prefrestore.training.pairs import held_out_pairs, load_training_faces
 from prefrestore.training.processes import new_accelerator
+from prefrestore.training.semantic_objective import SemanticObjective
 from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
+    from prefrestore.models.semantic.queries import SemanticBranch
     from prefrestore.training.likeness import LikenessLoss
 
 Extended = TypeVar("Extended", bound=nn.Module)
@@ -53,6 +55,9 @@ class Config(StageConfig):
             have them.
         true_share: share of samples whose queries are of the true clean tokens in place of the written ones, so that
             the branch is worth listening to.
+        language_weight: weight of the language model's cross-entropy; above 0 it is trained together with an encoder
+            that takes queries, whose losses reach it through them, as the flow's do in the paper's step 1. It then
+            reads the degraded image's tokens where it would read its own, which are nearly the same.
         start_from: a working folder whose ``lq_encoder/`` (and ``input_skip/``) give the first weights; what the preset
             has beyond them starts as new.
     """
@@ -69,6 +74,7 @@ class Config(StageConfig):
     decoded_margin: int = 3
     query_dropout: float = 0.2
     true_share: float = 0.2
+    language_weight: float = 0.0
     start_from: Path | None = None
 
     @property
@@ -84,6 +90,7 @@ class EncoderObjective(nn.Module):
         autoencoder: frozen; decodes.
         input_skip: trained with the encoder.
         perceptual: LPIPS, or None. likeness: see there, or None.
+        language: the branch that is trained with the encoder, or None.
     """
 
     def __init__(
@@ -95,8 +102,10 @@ class EncoderObjective(nn.Module):
         input_skip: Any = None,
         perceptual: nn.Module | None = None,
         likeness: LikenessLoss | None = None,
+        language: SemanticObjective | None = None,
     ) -> None:
         super().__init__()
+        self.language = language
         self.lq_encoder, self.config, self.autoencoder = lq_encoder, config, autoencoder
         self.input_skip, self.perceptual, self.likeness = input_skip, perceptual, likeness
 
@@ -108,14 +117,27 @@ class EncoderObjective(nn.Module):
         targets: Tensor,
         generator: torch.Generator,
         queries: Tensor | None = None,
+        given: Tensor | None = None,
+        tokens: Tensor | None = None,
+        captions: Sequence[str | None] = (),
     ) -> dict[str, Tensor]:
         """The autoencoder's latents (B,C,h,w) of LQ and clean images (B,3,H,W) in [-1,1], and those -> losses.
 
-        ``queries`` (B,Q,D): of the semantic branch, for an encoder that takes them.
+        For an encoder that takes them either the ``queries`` (B,Q,D) of the semantic branch, or what it makes them of
+        where it is trained, too: the tokens (B,N) of the degraded and of the clean images, and captions.
         """
+        losses: dict[str, Tensor] = {}
+        if self.language is not None and given is not None and tokens is not None:
+            chance = torch.rand(len(tokens), 1, generator=generator, device=tokens.device)
+            shown = torch.where(chance < self.config.true_share, tokens, given)
+            said = self.language.on_tokens(given, tokens, captions, shown=shown)
+            losses = {"cross_entropy": said.loss, "accuracy": said.accuracy}
+            queries = said.queries * (chance < 1 - self.config.query_dropout)[..., None]
         estimates = self.lq_encoder.encode(lq_latents, images, queries).float()
-        losses = {"latent": F.mse_loss(estimates, clean_latents)}
+        losses["latent"] = F.mse_loss(estimates, clean_latents)
         total = losses["latent"]
+        if self.language is not None:
+            total = total + self.config.language_weight * losses["cross_entropy"]
         if self.autoencoder is not None:
             count, margin = math.ceil(len(images) * self.config.decoded_share), self.config.decoded_margin
             inner = slice(margin, estimates.shape[-1] - margin)
@@ -151,8 +173,12 @@ def first_weights(module: Extended, folder: Path) -> Extended:
     return module
 
 
-def new_objective(config: Config, autoencoder: Any) -> EncoderObjective:
-    """The LQ encoder of the preset, new or continued, and the networks that its losses ask for."""
+def new_objective(config: Config, autoencoder: Any, branch: SemanticBranch | None = None) -> EncoderObjective:
+    """The LQ encoder of the preset, new or continued, and the networks that its losses ask for.
+
+    Args:
+        branch: to train with it, or None.
+    """
     from prefrestore.pipeline.components import build_components
     from prefrestore.pipeline.presets import load_preset
 
@@ -162,9 +188,12 @@ def new_objective(config: Config, autoencoder: Any) -> EncoderObjective:
         first_weights(parts["lq_encoder"], component_folder(config.start_from, "lq_encoder"))
         if "input_skip" in parts and (Path(config.start_from) / "input_skip").is_dir():
             first_weights(parts["input_skip"], Path(config.start_from) / "input_skip")
-    if not config.decodes:
-        return EncoderObjective(parts["lq_encoder"], config)
     networks: dict[str, Any] = {}
+    if branch is not None:
+        branch.language_model.train().requires_grad_(True)
+        networks["language"] = SemanticObjective(**vars(branch))
+    if not config.decodes:
+        return EncoderObjective(parts["lq_encoder"], config, **networks)
     if config.perceptual_weight > 0:
         from prefrestore.metrics.lpips import LPIPS
 
@@ -179,7 +208,6 @@ def new_objective(config: Config, autoencoder: Any) -> EncoderObjective:
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     """Train the LQ encoder behind the finished autoencoder; write ``lq_encoder`` and ``input_skip`` to the folder."""
-    from prefrestore.models.texture.lq_encoder import listens
     from prefrestore.pipeline.components import build_component
     from prefrestore.pipeline.presets import load_preset
 
@@ -189,21 +217,26 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     device = accelerator.device
     folder = component_folder(config.output_dir, "autoencoder")
     autoencoder = build_component(preset, "autoencoder", folder).to(device)
-    objective = new_objective(config, autoencoder)
+    wanted = preset.component("lq_encoder").arguments.get("query_features", 0) > 0
+    branch = finished_branch(preset, config.output_dir, device) if wanted else None
+    if config.language_weight > 0 and branch is None:
+        raise InvalidInputError("--language-weight is for presets whose LQ encoder takes the language model's queries")
+    objective = new_objective(config, autoencoder, branch if config.language_weight > 0 else None)
     lq_encoder, input_skip = objective.lq_encoder, objective.input_skip
     faces = load_training_faces(config.data, preset.face_size)
-    branch = finished_branch(preset, config.output_dir, device) if listens(lq_encoder) else None
     pairs = EncoderPairs(config, faces, autoencoder, device, branch)
 
     # The decoder counts where estimates are decoded; a first weight counts where another run made it.
     stands_on = {"autoencoder": parameter_hash(autoencoder, skip=None if config.decodes else "decoder")}
     stands_on |= pairs.hashes()
+    if objective.language is not None:
+        stands_on["language_start"] = parameter_hash(objective.language.language_model)
     if config.start_from is not None:
         stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
     identity = run_identity("encoder", config, faces, stands_on)
     pairs.fill(identity["data"], log)
     lq, targets, captions = held_out_pairs(config.data, preset.face_size, 32, config.degradation, config.seed)
-    clean, given, queries = pairs.latents(targets), pairs.latents(lq), pairs.written(lq, list(captions))
+    clean, given, told = pairs.latents(targets), pairs.latents(lq), list(captions)
 
     @torch.no_grad()
     def sample() -> Image.Image:
@@ -213,10 +246,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             parts = [slice(k, k + 8) for k in range(0, len(lq), 8)]
             return torch.cat([lq_encoder.encode(given[p], images[p], None if said is None else said[p]) for p in parts])
 
+        queries = pairs.written(lq, told)
         found = means(queries)
         log(f"validation latent error {F.mse_loss(found, clean).item():.4f}")
         if queries is not None:
-            log(f"validation latent error without queries {F.mse_loss(means(queries * 0), clean).item():.4f}")
+            asked = {"without queries": queries * 0, "without captions": pairs.written(lq, [None] * len(told))}
+            for title, said in asked.items():
+                log(f"validation latent error {title} {F.mse_loss(means(said), clean).item():.4f}")
         decoded = autoencoder.decode(found[:8] / autoencoder.config.scaling_factor).sample
         if input_skip is not None:
             decoded = input_skip(decoded, images[:8])
@@ -229,5 +265,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     parts = {"lq_encoder": lq_encoder.save_pretrained}
     if input_skip is not None:
         parts["input_skip"] = input_skip.save_pretrained
-    trainer.export(config.output_dir, parts)
+    if objective.language is not None:
+        parts["language_model"] = objective.language.language_model.save_pretrained
+    trainer.export(config.output_dir, parts, over=("semantic",))
     return trainer

@@ -17,7 +17,7 @@ from prefrestore.pipeline.inputs import prepare_faces
 from prefrestore.training.components import component_folder
 from prefrestore.training.identity import parameter_hash
 from prefrestore.training.images import to_signed
-from prefrestore.training.pairs import Faces, cached_pairs, degraded_batch
+from prefrestore.training.pairs import CHUNK, Faces, cached_pairs, degraded_batch
 from prefrestore.training.processes import main_process_first
 
 if TYPE_CHECKING:
@@ -56,12 +56,19 @@ class EncoderPairs:
         self.config, self.faces, self.autoencoder = config, faces, autoencoder
         self.device, self.branch = device, branch
         self.arrays: Mapping[str, np.ndarray] = {}
+        self.drawn: np.ndarray | None = None
+
+    @property
+    def together(self) -> bool:
+        """Whether the language model is trained with the encoder: then tokens are cached, and no queries."""
+        return self.branch is not None and self.config.language_weight > 0
 
     def hashes(self) -> dict[str, str]:
-        """Of what the cached queries come from."""
+        """Of what the cached tokens or queries come from."""
         if self.branch is None:
             return {}
-        return {name: parameter_hash(getattr(self.branch, name)) for name in ("image_tokenizer", "language_model")}
+        names = ("image_tokenizer",) if self.together else ("image_tokenizer", "language_model")
+        return {name: parameter_hash(getattr(self.branch, name)) for name in names}
 
     def latents(self, images: np.ndarray) -> Tensor:
         """Pictures (B,H,W,3) uint8 -> the autoencoder's scaled latents (B,C,h,w)."""
@@ -88,6 +95,10 @@ class EncoderPairs:
             self.arrays = cached_pairs(
                 folder, config.pairs, self._prepare, self._compute, key=key, workers=config.num_workers, log=log
             )
+        if self.together:  # what the faces may be told is looked up, a new sentence each time
+            chunks = [(k, min(CHUNK, config.pairs - k)) for k in range(0, config.pairs, CHUNK)]
+            drawn = [self.faces.draw(count, seed=config.seed, step=first) for first, count in chunks]
+            self.drawn = np.concatenate(drawn)
         return self
 
     def _prepare(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray, list[str | None]]:
@@ -105,11 +116,15 @@ class EncoderPairs:
         if self.branch is not None:
             side = self.branch.image_tokenizer.config.image_size
             seen, clean = (prepare_faces(to_signed(part), side).to(self.device) for part in (lq, targets))
-            arrays["written"] = self.branch.write(seen, captions).queries
-            arrays["true"] = self.branch.told(seen, captions, clean)
+            if self.together:
+                tokens = {"given": seen, "tokens": clean}
+                arrays |= {name: self.branch.image_tokenizer.encode(part) for name, part in tokens.items()}
+            else:
+                arrays["written"] = self.branch.write(seen, captions).queries
+                arrays["true"] = self.branch.told(seen, captions, clean)
         return {name: value.float().cpu().numpy() for name, value in arrays.items()} | {"lq": lq, "targets": targets}
 
-    def batch(self, step: int) -> dict[str, Tensor]:
+    def batch(self, step: int) -> dict[str, Any]:
         """The batch of one step: what `EncoderObjective.forward` takes beside the generator."""
         config, held = self.config, self.arrays
         rng = np.random.default_rng([config.seed, 1, step])
@@ -117,6 +132,12 @@ class EncoderPairs:
         names = ("lq_latents", "clean_latents")
         batch = {name: torch.from_numpy(held[name][index].astype(np.float32)) for name in names}
         batch |= {"images": to_signed(held["lq"][index]), "targets": to_signed(held["targets"][index])}
+        if self.drawn is not None:
+            # Whole numbers up to 2,048 are exact in the cache's half precision; larger codebooks are refused.
+            tokens = {name: torch.from_numpy(held[name][index].astype(np.int64)) for name in ("given", "tokens")}
+            told = self.faces.captions(self.drawn[index], rng)
+            captions = [text if rng.random() < CAPTION_SHARE else None for text in told]
+            return batch | tokens | {"captions": captions}
         if self.branch is not None:
             chance = rng.random((len(index), 1, 1))
             true = chance < config.true_share

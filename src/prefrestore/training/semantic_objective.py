@@ -58,10 +58,25 @@ class SemanticObjective(nn.Module):
             read = self.image_tokenizer.encode(lq[~copied] if not bool(copied.all()) else lq)
             if not bool(copied.all()):
                 given[~copied] = read
+        return self.on_tokens(given, tokens, captions, copy=copy)
+
+    def on_tokens(
+        self,
+        given: Tensor,
+        tokens: Tensor,
+        captions: Sequence[str | None],
+        *,
+        copy: Sequence[bool] | None = None,
+        shown: Tensor | None = None,
+    ) -> TeacherForced:
+        """Tokens (B,N) of degraded and clean images, captions, copy tasks -> the language model on the clean ones.
+
+        ``shown``: see `teacher_forced`.
+        """
         chats = build_chats(self.text_tokenizer, given, captions, copy=copy, answer_position=self.answer_position)
         # Where the degraded image's token is right, taking it over is right, too, and is learnt in no time.
         weights = 1 + (self.wrong_weight - 1) * (given != tokens).float() if self.wrong_weight != 1 else None
-        return teacher_forced(self.language_model, chats, tokens, self.vocabulary, self.closing, weights)
+        return teacher_forced(self.language_model, chats, tokens, self.vocabulary, self.closing, weights, shown)
 
     def forward(
         self,

@@ -46,11 +46,13 @@ def teacher_forced(
     vocabulary: ImageVocabulary,
     closing: Sequence[int] = (),
     weights: Tensor | None = None,
+    shown: Tensor | None = None,
 ) -> TeacherForced:
     """One pass over the chat, the true tokens (B,N) and ``<im_end>``: next-token losses and hidden states.
 
     Args:
         weights: how much the loss of each of the N tokens counts beside the 1 of what ends the turn, (B,N); None is 1.
+        shown: what the model reads in the tokens' place, (B,N): wrong ones teach it to write on behind its own faults.
         closing: ids of what ends the assistant's turn behind ``<im_end>``. The model then reads and is asked for it,
             too, and the queries are the states of the *last* N+1 positions, as in Pref-Restore's own training.
 
@@ -60,11 +62,11 @@ def teacher_forced(
     count, num_tokens = tokens.shape
     check_length(model, chat, num_tokens)
     chat, tokens = chat.to(model.device), tokens.to(model.device)
-    ids = vocabulary.to_ids(tokens)
-    targets = torch.cat([ids, ids.new_full((count, 1), vocabulary.end)], dim=1)
+    end = tokens.new_tensor([vocabulary.end, *closing]).expand(count, -1)
+    targets = torch.cat([vocabulary.to_ids(tokens), end], dim=1)
+    ids = vocabulary.to_ids(tokens if shown is None else shown.to(tokens))
     if closing:
-        targets = torch.cat([targets, ids.new_tensor(list(closing)).expand(count, -1)], dim=1)
-        ids = targets
+        ids = torch.cat([ids, end], dim=1)
     steps = torch.arange(1, ids.shape[1] + 1, device=model.device)
     mask = torch.cat([chat.mask, torch.ones_like(ids, dtype=torch.bool)], dim=1)
     slots = torch.arange(mask.shape[1], device=model.device).expand(count, -1)
