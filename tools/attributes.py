@@ -38,6 +38,7 @@ def told_rows(data: Path) -> dict[str, dict[str, str]]:
     return {name: row for name, row in rows.items() if row}
 
 
+@torch.no_grad()
 def features_of(faces: FaceSet, rows: list[int], network: FaceFeatures, *, mirrored: bool = False) -> Tensor:
     """The features of some faces (N,F)."""
     found = []

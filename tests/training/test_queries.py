@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from prefrestore.errors import InvalidInputError, WeightsError
 from prefrestore.pipeline.presets import load_preset
@@ -141,3 +142,21 @@ def test_a_language_weight_asks_for_an_encoder_that_listens(
     monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
     with pytest.raises(InvalidInputError, match="queries"):
         encoder.run(settings(workshop, preset="tiny", language_weight=1.0))
+
+
+def test_pairs_of_far_latents_may_come_more_often(workshop: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    config = settings(workshop, output_dir=tmp_path, batch_size=600, pairs=4, severe_first=1.0)
+    pairs = EncoderPairs(config, _NoFaces(), nn.Identity(), torch.device("cpu"), branch=None)  # type: ignore[arg-type]
+    far = np.array([0.0, 1.0, 1.0, 2.0]).reshape(4, 1, 1, 1)
+    held = {"lq_latents": far, "clean_latents": 0 * far}
+    held |= dict.fromkeys(("lq", "targets"), np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1).repeat(3, axis=3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefrestore.training.encoder_pairs.cached_pairs", lambda *args, **kwargs: held)
+        pairs.fill("faces", print)
+    which = ((pairs.batch(0)["images"][:, 0, 0, 0] + 1) * 127.5).round()
+    shares = [(which == k).float().mean().item() for k in range(4)]
+    assert shares == pytest.approx([0, 1 / 6, 1 / 6, 4 / 6], abs=0.06)
+
+
+class _NoFaces:
+    """Stands for faces that nobody asks for."""

@@ -40,9 +40,8 @@ class FaceFeatures(nn.Module):
         super().__init__()
         self.alex, self.sface = LPIPS("alex"), SFaceNetwork()
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B,3,S,S) in [-1,1], FFHQ-aligned -> (B,F) float32."""
+        """Images (B,3,S,S) in [-1,1], FFHQ-aligned -> (B,F) float32; differentiable."""
         images = F.interpolate(images, size=(256, 256), mode="area") if images.shape[-1] > 256 else images
         taps = self.alex.features(images)
         parts = [taps[index] for index in _TAPS]
@@ -67,9 +66,13 @@ class AttributeReader:
     def __init__(self, classes: dict[str, tuple[str, ...]], heads: dict[str, tuple[Tensor, Tensor]]) -> None:
         self.classes, self.heads = classes, heads
 
+    def scores(self, features: Tensor) -> dict[str, Tensor]:
+        """Features (B,F) of `FaceFeatures` -> for each attribute (B,C) before the softmax."""
+        return {name: features @ weight + bias for name, (weight, bias) in self.heads.items()}
+
     def probabilities(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B,F) of `FaceFeatures` -> for each attribute (B,C), adding up to 1."""
-        return {name: (features @ weight + bias).softmax(1) for name, (weight, bias) in self.heads.items()}
+        return {name: scores.softmax(1) for name, scores in self.scores(features).items()}
 
     def read(self, features: Tensor, *, least: float = 0.0) -> list[dict[str, str]]:
         """The likeliest class of each attribute for each face, where it is at least as likely as ``least``."""

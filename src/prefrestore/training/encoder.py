@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.errors import InvalidInputError, WeightsError
+from prefrestore.files.fingerprints import file_hash
 from prefrestore.metrics.lpips import random_view
 from prefrestore.training.components import component_folder
 from prefrestore.training.encoder_pairs import EncoderPairs, finished_branch
@@ -32,6 +33,7 @@ from prefrestore.training.stage import StageConfig
 
 if TYPE_CHECKING:
     from prefrestore.models.semantic.queries import SemanticBranch
+    from prefrestore.training.attribute_loss import AttributeLoss
     from prefrestore.training.likeness import LikenessLoss
 
 Extended = TypeVar("Extended", bound=nn.Module)
@@ -55,6 +57,10 @@ class Config(StageConfig):
             have them.
         true_share: share of samples whose queries are of the true clean tokens in place of the written ones, so that
             the branch is worth listening to.
+        attribute_reader: what ``tools/attributes.py fit`` wrote; with it, decoded estimates are asked for the true
+            face's attributes (`prefrestore.training.attribute_loss`).
+        attribute_weight: the weight of that.
+        severe_first: a pair is drawn by this power of the squared distance of its two latents; 0 draws all alike.
         language_weight: weight of the language model's cross-entropy; above 0 it is trained together with an encoder
             that takes queries, whose losses reach it through them, as the flow's do in the paper's step 1. It then
             reads the degraded image's tokens where it would read its own, which are nearly the same.
@@ -74,6 +80,9 @@ class Config(StageConfig):
     decoded_margin: int = 3
     query_dropout: float = 0.2
     true_share: float = 0.2
+    attribute_reader: Path | None = None
+    attribute_weight: float = 0.1
+    severe_first: float = 0.0
     language_weight: float = 0.0
     start_from: Path | None = None
 
@@ -90,7 +99,7 @@ class EncoderObjective(nn.Module):
         autoencoder: frozen; decodes.
         input_skip: trained with the encoder.
         perceptual: LPIPS, or None. likeness: see there, or None.
-        language: the branch that is trained with the encoder, or None.
+        language: the branch that is trained with the encoder, or None. attributes: see there, or None.
     """
 
     def __init__(
@@ -103,9 +112,10 @@ class EncoderObjective(nn.Module):
         perceptual: nn.Module | None = None,
         likeness: LikenessLoss | None = None,
         language: SemanticObjective | None = None,
+        attributes: AttributeLoss | None = None,
     ) -> None:
         super().__init__()
-        self.language = language
+        self.language, self.attributes = language, attributes
         self.lq_encoder, self.config, self.autoencoder = lq_encoder, config, autoencoder
         self.input_skip, self.perceptual, self.likeness = input_skip, perceptual, likeness
 
@@ -150,6 +160,11 @@ class EncoderObjective(nn.Module):
             if self.perceptual is not None:
                 losses["lpips"] = self.perceptual(*random_view(made, truth, generator)).mean()
                 total = total + self.config.perceptual_weight * losses["lpips"]
+            if self.attributes is not None:
+                whole = targets[:count].clone()  # the rim that is not decoded is the true one
+                whole[:, :, seen, seen] = made.to(whole)
+                losses["attributes"] = self.attributes(whole, targets[:count])
+                total = total + self.config.attribute_weight * losses["attributes"]
             if self.likeness is not None:
                 with torch.autocast(made.device.type, enabled=False):
                     losses |= self.likeness(made.float(), truth, generator, margin=margin)
@@ -203,6 +218,11 @@ def new_objective(config: Config, autoencoder: Any, branch: SemanticBranch | Non
         from prefrestore.training.likeness import LikenessLoss
 
         networks["likeness"] = LikenessLoss(SFaceNetwork())
+    if config.attribute_reader is not None:
+        from prefrestore.metrics.attributes import AttributeReader
+        from prefrestore.training.attribute_loss import AttributeLoss
+
+        networks["attributes"] = AttributeLoss(AttributeReader.load(config.attribute_reader))
     return EncoderObjective(**parts, config=config, autoencoder=autoencoder, **networks)
 
 
@@ -231,6 +251,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     stands_on |= pairs.hashes()
     if objective.language is not None:
         stands_on["language_start"] = parameter_hash(objective.language.language_model)
+    if config.attribute_reader is not None:
+        stands_on["attribute_reader"] = file_hash(config.attribute_reader)
     if config.start_from is not None:
         stands_on["start"] = start_hash(config, lq_encoder, *([] if input_skip is None else [input_skip]))
     identity = run_identity("encoder", config, faces, stands_on)

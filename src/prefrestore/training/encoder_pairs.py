@@ -57,6 +57,7 @@ class EncoderPairs:
         self.device, self.branch = device, branch
         self.arrays: Mapping[str, np.ndarray] = {}
         self.drawn: np.ndarray | None = None
+        self.shares: np.ndarray | None = None
 
     @property
     def together(self) -> bool:
@@ -95,6 +96,16 @@ class EncoderPairs:
             self.arrays = cached_pairs(
                 folder, config.pairs, self._prepare, self._compute, key=key, workers=config.num_workers, log=log
             )
+        if config.severe_first > 0:
+            far = [
+                np.square(
+                    self.arrays["lq_latents"][k : k + CHUNK].astype(np.float32)
+                    - self.arrays["clean_latents"][k : k + CHUNK]
+                ).mean((1, 2, 3))
+                for k in range(0, config.pairs, CHUNK)
+            ]
+            weights = np.concatenate(far) ** config.severe_first
+            self.shares = weights / weights.sum()
         if self.together:  # what the faces may be told is looked up, a new sentence each time
             chunks = [(k, min(CHUNK, config.pairs - k)) for k in range(0, config.pairs, CHUNK)]
             drawn = [self.faces.draw(count, seed=config.seed, step=first) for first, count in chunks]
@@ -128,7 +139,10 @@ class EncoderPairs:
         """The batch of one step: what `EncoderObjective.forward` takes beside the generator."""
         config, held = self.config, self.arrays
         rng = np.random.default_rng([config.seed, 1, step])
-        index = rng.integers(config.pairs, size=config.batch_size)
+        if self.shares is None:
+            index = rng.integers(config.pairs, size=config.batch_size)
+        else:
+            index = rng.choice(config.pairs, size=config.batch_size, p=self.shares)
         names = ("lq_latents", "clean_latents")
         batch = {name: torch.from_numpy(held[name][index].astype(np.float32)) for name in names}
         batch |= {"images": to_signed(held["lq"][index]), "targets": to_signed(held["targets"][index])}

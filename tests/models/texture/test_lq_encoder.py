@@ -116,3 +116,19 @@ def test_queries_are_passed_to_an_encoder_that_takes_them_alone(encoder: LatentE
     assert not listens(encoder) and listens(listening)
     heard = lq_latents(autoencoder, listening, images, queries)
     assert not torch.equal(heard, lq_latents(autoencoder, listening, images))
+
+
+@torch.no_grad()
+def test_the_grid_of_queries_speaks_to_its_own_places() -> None:
+    encoder = LatentEncoder(latent_channels=4, side=8, width=16, layers=1, heads=2, query_features=6).eval()
+    grid = encoder.lay_out
+    assert grid is not None
+    queries = latents(1, 5, 6)  # one before the answer, then two by two
+    assert torch.count_nonzero(grid(queries, (4, 4))) == 0
+    torch.nn.init.normal_(grid.project.weight)
+    changed = queries.clone()
+    changed[:, 4] += torch.arange(6.0)  # read at the last token's place alone
+    moved = (grid(changed, (4, 4)) - grid(queries, (4, 4))).abs().sum(1)[0]
+    assert moved[:1, :1].max() == 0 and moved[3, 3] > 0
+    with pytest.raises(InvalidInputError, match="square"):
+        grid(latents(1, 4, 6), (4, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -80,6 +81,34 @@ class _QueryAttention(nn.Module):
         return cast(Tensor, answer.transpose(1, 2).unflatten(2, features.shape[-2:]))
 
 
+class _QueryGrid(nn.Module):
+    """The queries as a grid, in the places of the tokens that they stand for; at first it adds nothing.
+
+    Attention has to find out which query is of which place before anything in them is of use, and the places are known.
+    The state before a token foretells it, the state at it has read it: both are given.
+    """
+
+    def __init__(self, width: int, query_features: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(query_features)
+        self.project = nn.Linear(2 * query_features, width)
+        _zero(self.project)
+
+    def forward(self, queries: Tensor, size: tuple[int, int]) -> Tensor:
+        """Queries (B,n n + 1,query_features) -> what is added to the tokens, (B,width,*size).
+
+        Raises:
+            InvalidInputError: the queries but one are no square.
+        """
+        side = math.isqrt(queries.shape[1] - 1)
+        if side * side != queries.shape[1] - 1:
+            raise InvalidInputError(f"{queries.shape[1]} queries are not those of a square of tokens and one before it")
+        normed = self.norm(queries)
+        grid = self.project(torch.cat([normed[:, :-1], normed[:, 1:]], dim=-1))
+        grid = grid.transpose(1, 2).unflatten(2, (side, side))
+        return F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+
+
 def _zero(layer: nn.Module) -> None:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -99,7 +128,8 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         patch: side of the square of latents that makes a token; neighbouring squares overlap by half of it.
         width, layers, heads: of the transformer.
         pixel_width: of the stem that sees the LQ image itself; 0 builds none.
-        query_features: width of the latent queries; 0 builds no cross-attention to them.
+        query_features: width of the latent queries; 0 builds no way for them to be heard: their grid, added to the
+            tokens, and cross-attention to them.
     """
 
     @register_to_config
@@ -127,6 +157,7 @@ class LatentEncoder(ModelMixin, ConfigMixin):
             if query_features
             else None
         )
+        self.lay_out = _QueryGrid(width, query_features) if query_features else None
 
     @apply_forward_hook
     def encode(self, latents: Tensor, images: Tensor | None = None, queries: Tensor | None = None) -> Tensor:
@@ -145,6 +176,8 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         if position.shape[-2:] != features.shape[-2:]:
             position = F.interpolate(position, size=features.shape[-2:], mode="bicubic")
         features = features + position
+        if self.lay_out is not None and queries is not None:
+            features = features + self.lay_out(queries, (features.shape[-2], features.shape[-1]))
         for place, block in enumerate(self.blocks):
             features = block(features)
             if self.listen is not None and queries is not None:
