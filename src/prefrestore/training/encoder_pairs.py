@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prefrestore.errors import InvalidInputError
 from prefrestore.files.fingerprints import FORMAT
 from prefrestore.models.semantic.queries import SemanticBranch
 from prefrestore.models.texture.lq_encoder import lq_latents
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 CAPTION_SHARE = 0.85
 """Share of the pairs whose faces have a sentence that the language model is told it."""
+MOST_CODES = 2048
+"""Whole numbers below it are exact in the cache's half precision."""
 BRANCH = ("image_tokenizer", "text_tokenizer", "language_model")
 
 
@@ -86,8 +89,14 @@ class EncoderPairs:
         return self.branch.write(prepare_faces(to_signed(lq), side).to(self.device), captions).queries
 
     def fill(self, data: str, log: Callable[[str], None]) -> EncoderPairs:
-        """Compute what is missing; ``data`` is the faces' identity. Returns self."""
+        """Compute what is missing; ``data`` is the faces' identity. Returns self.
+
+        Raises:
+            InvalidInputError: the codebook is too large for tokens that are kept in half precision.
+        """
         config = self.config
+        if self.branch is not None and self.together and self.branch.image_tokenizer.config.codebook_size > MOST_CODES:
+            raise InvalidInputError(f"--language-weight is for codebooks of {MOST_CODES} codes at most")
         key = {"format": FORMAT, "seed": config.seed, "degradation": config.degradation, "data": data}
         key |= {"autoencoder": parameter_hash(self.autoencoder, skip="decoder"), **self.hashes()}
         key |= {"mixed_precision": config.mixed_precision}
@@ -147,7 +156,6 @@ class EncoderPairs:
         batch = {name: torch.from_numpy(held[name][index].astype(np.float32)) for name in names}
         batch |= {"images": to_signed(held["lq"][index]), "targets": to_signed(held["targets"][index])}
         if self.drawn is not None:
-            # Whole numbers up to 2,048 are exact in the cache's half precision; larger codebooks are refused.
             tokens = {name: torch.from_numpy(held[name][index].astype(np.int64)) for name in ("given", "tokens")}
             told = self.faces.captions(self.drawn[index], rng)
             captions = [text if rng.random() < CAPTION_SHARE else None for text in told]
