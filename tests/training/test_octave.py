@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from prefrestore.errors import InvalidInputError
 from prefrestore.pipeline.build import load_preset_pipeline
@@ -100,3 +101,17 @@ def test_squares_are_cut_from_one_place() -> None:
 def test_a_crop_that_does_not_fit(trained: tuple[Path, Path], crop: int) -> None:
     with pytest.raises(InvalidInputError, match="multiple of 16"):
         octave.run(settings(trained[0], trained[1], crop=crop))
+
+
+def test_less_of_what_it_draws_may_be_written(
+    trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    data, work = trained
+    for part in work.iterdir():
+        if part.name not in ("last_octave", "runs"):
+            (tmp_path / part.name).symlink_to(part)
+    octave.run(settings(data, tmp_path, drawn=0.5))
+    whole, half = (load_file(each / "last_octave" / "diffusion_pytorch_model.safetensors") for each in (work, tmp_path))
+    for name, value in whole.items():
+        assert torch.allclose(half[name], value * (0.5 if name.startswith("draw.") else 1.0), atol=1e-6), name

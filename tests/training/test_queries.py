@@ -160,3 +160,14 @@ def test_pairs_of_far_latents_may_come_more_often(workshop: tuple[Path, Path, Pa
 
 class _NoFaces:
     """Stands for faces that nobody asks for."""
+
+
+def test_a_codebook_that_the_cache_cannot_hold_is_refused(
+    workshop: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFRESTORE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("prefrestore.training.encoder_pairs.MOST_CODES", 8)
+    for name in ("autoencoder", "image_tokenizer", "text_tokenizer", "language_model"):
+        (tmp_path / name).symlink_to(workshop[1] / name)
+    with pytest.raises(InvalidInputError, match="codebooks of 8"):
+        encoder.run(settings(workshop, output_dir=tmp_path, language_weight=0.5))

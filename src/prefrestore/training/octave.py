@@ -8,6 +8,7 @@ L1 and LPIPS are its losses. A discriminator of squares can join them; it cost l
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,8 @@ class Config(StageConfig):
         l1_weight, perceptual_weight: of L1 and LPIPS. L1 decides how much of a good input comes through.
         adversarial_weight: length of the gradient of a discriminator of squares
             (`prefrestore.training.discriminator`), measured by L1's; over ``adversarial_warmup`` steps it grows to it.
+        drawn: how much of what it draws is left in the component that is written: LPIPS asks for more detail than
+            likeness bears.
         start_from: a working folder whose ``last_octave/`` gives the first weights.
     """
 
@@ -66,6 +69,7 @@ class Config(StageConfig):
     perceptual_weight: float = 1.0
     adversarial_weight: float = 0.0
     adversarial_warmup: int = 100
+    drawn: float = 1.0
     start_from: Path | None = None
 
 
@@ -211,5 +215,13 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         objective, make_batch, config.loop("octave"), sample=sample, accelerator=accelerator, identity=identity
     )
     trainer.fit()
-    trainer.export(config.output_dir, {"last_octave": octave.save_pretrained})
+
+    def write(folder: Path) -> None:
+        written = deepcopy(octave)
+        with torch.no_grad():
+            for parameter in written.draw.parameters():
+                parameter.mul_(config.drawn)
+        written.save_pretrained(folder)
+
+    trainer.export(config.output_dir, {"last_octave": write})
     return trainer
