@@ -126,10 +126,25 @@ def call(pipeline: Any, faces: list[np.ndarray], steps: int | None) -> float:
     return time.perf_counter() - start
 
 
+def timed(pipeline: Any, detector: Any) -> list[tuple[Any, str, str]]:
+    """What is timed of a photo's way: whose attribute, its name, and the stage that its time counts for."""
+    from prefrestore.models.semantic import queries
+    from prefrestore.restoration import photo
+
+    return [
+        (detector, "detect", "detection"),
+        (pipeline.image_tokenizer, "encode", "tokenizer"),
+        (queries, "write_tokens", "LM"),
+        (pipeline, "encode_texture", "LQ encoder"),
+        (pipeline.transformer, "forward", "flow"),
+        (pipeline, "decode", "decoder"),
+        (photo, "render_at", "blending"),
+    ]
+
+
 def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
     """Seconds a face alone and in batches, and the shares of the stages in one warm photo."""
     from prefrestore.faces.detect import FaceDetector
-    from prefrestore.pipeline import pipeline as pipeline_module
     from prefrestore.restoration import photo as photo_module
 
     start = time.perf_counter()
@@ -142,13 +157,8 @@ def warm(options: argparse.Namespace, photo: Path) -> dict[str, float]:
     result |= {"warm s/face": one, f"s/face in batches of {BATCH}": many / BATCH, "faces/min": 60 * BATCH / many}
 
     clock, detector = Clock(), FaceDetector()
-    clock.wrap(detector, "detect", "detection")
-    clock.wrap(pipeline.image_tokenizer, "encode", "tokenizer")
-    clock.wrap(pipeline_module, "write_tokens", "LM")
-    clock.wrap(pipeline, "encode_texture", "LQ encoder")
-    clock.wrap(pipeline.transformer, "forward", "flow")
-    clock.wrap(pipeline, "decode", "decoder")
-    clock.wrap(photo_module, "render_at", "blending")
+    for owner, name, stage in timed(pipeline, detector):
+        clock.wrap(owner, name, stage)
     from prefrestore.restoration.options import RestoreOptions
 
     chosen = RestoreOptions(steps=options.steps)
