@@ -37,6 +37,12 @@ def test_it_reads_faces_that_it_never_saw() -> None:
     assert torch.allclose(chances["age"].sum(1), torch.ones(100), atol=1e-5)
 
 
+def test_one_seed_fits_one_reader() -> None:
+    first, again = (fit_reader(*faces(200, 0), CLASSES, rank=8) for _ in range(2))
+    for name in CLASSES:
+        assert torch.equal(first.heads[name][0], again.heads[name][0])
+
+
 def test_what_is_unsure_is_not_told() -> None:
     reader = fit_reader(*faces(400, 0), CLASSES, rank=40)
     between = torch.zeros(1, 40)

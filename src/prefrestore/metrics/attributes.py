@@ -114,6 +114,7 @@ def fit_reader(
     *,
     penalty: float = 1.0,
     rank: int = 512,
+    seed: int = 0,
 ) -> AttributeReader:
     """Multinomial logistic regressions on the ``rank`` first principal components, folded into one layer each.
 
@@ -121,13 +122,16 @@ def fit_reader(
         features: (N,F).
         rows: the attributes of each face; one that a row lacks is not learnt from it.
         penalty: weight of the squared weights, in units of a sample.
+        seed: of the randomised decomposition.
 
     Raises:
         InvalidInputError: an attribute has fewer than two classes among the rows.
     """
     mean = features.mean(0)
     centred = features - mean
-    _, values, directions = torch.svd_lowrank(centred, q=min(rank, *centred.shape), niter=4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # it draws from the global generator and takes no other
+        _, values, directions = torch.svd_lowrank(centred, q=min(rank, *centred.shape), niter=4)
     spread = values / len(features) ** 0.5
     # Half whitened: directions of little spread carry attributes too, and noise.
     basis = directions / spread.clamp_min(1e-6).sqrt()
