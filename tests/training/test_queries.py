@@ -132,6 +132,10 @@ def test_the_language_model_learns_with_the_encoder(
     assert seen[0]["loss"] == pytest.approx(seen[0]["latent"] + 0.5 * seen[0]["cross_entropy"], rel=1e-5)
     after = load_file(tmp_path / "language_model" / "model.safetensors")
     assert any(not torch.equal(before[name], after[name]) for name in before)
+    again = encoder.run(settings(workshop, output_dir=tmp_path, language_weight=0.5))  # changes nothing
+    assert again.step == trainer.step and len(seen) == trainer.step
+    kept = load_file(tmp_path / "language_model" / "model.safetensors")
+    assert all(torch.equal(kept[name], after[name]) for name in after)
     told = {text for k in range(30) for text in trainer.make_batch(k)["captions"]}
     assert {None, "glasses", "no glasses"} < told
 

@@ -68,7 +68,7 @@ class AttributeReader:
 
     def scores(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B,F) of `FaceFeatures` -> for each attribute (B,C) before the softmax."""
-        return {name: features @ weight + bias for name, (weight, bias) in self.heads.items()}
+        return {name: features @ w.to(features) + b.to(features) for name, (w, b) in self.heads.items()}
 
     def probabilities(self, features: Tensor) -> dict[str, Tensor]:
         """Features (B,F) of `FaceFeatures` -> for each attribute (B,C), adding up to 1."""

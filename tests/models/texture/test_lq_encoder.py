@@ -18,6 +18,18 @@ def encoder() -> LatentEncoder:
     return encoder.eval()
 
 
+@pytest.fixture
+def autoencoder() -> ResidualAutoencoder:
+    return ResidualAutoencoder(
+        latent_channels=4,
+        encoder_block_out_channels=(8, 16),
+        encoder_layers_per_block=(1, 1),
+        decoder_block_out_channels=(8, 16),
+        decoder_layers_per_block=(1, 1),
+        scaling_factor=0.5,
+    ).eval()
+
+
 def latents(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
@@ -52,16 +64,8 @@ def test_other_sizes_resize_the_positions(encoder: LatentEncoder) -> None:
 
 
 @torch.no_grad()
-def test_the_latents_by_each_kind_of_encoder(encoder: LatentEncoder) -> None:
+def test_the_latents_by_each_kind_of_encoder(encoder: LatentEncoder, autoencoder: ResidualAutoencoder) -> None:
     images = latents(2, 3, 64, 64).clamp(-1, 1)
-    autoencoder = ResidualAutoencoder(
-        latent_channels=4,
-        encoder_block_out_channels=(8, 16),
-        encoder_layers_per_block=(1, 1),
-        decoder_block_out_channels=(8, 16),
-        decoder_layers_per_block=(1, 1),
-        scaling_factor=0.5,
-    ).eval()
     plain = autoencoder.encode(images).latent * 0.5
     assert torch.equal(lq_latents(autoencoder, None, images), plain)
     assert torch.equal(lq_latents(autoencoder, encoder, images), encoder.encode(plain))
@@ -99,15 +103,10 @@ def test_the_picture_and_the_queries_first_add_nothing_and_then_act(encoder: Lat
 
 
 @torch.no_grad()
-def test_queries_are_passed_to_an_encoder_that_takes_them_alone(encoder: LatentEncoder) -> None:
+def test_queries_are_passed_to_an_encoder_that_takes_them_alone(
+    encoder: LatentEncoder, autoencoder: ResidualAutoencoder
+) -> None:
     images, queries = latents(1, 3, 64, 64).clamp(-1, 1), latents(1, 5, 6)
-    autoencoder = ResidualAutoencoder(
-        latent_channels=4,
-        encoder_block_out_channels=(8, 16),
-        encoder_layers_per_block=(1, 1),
-        decoder_block_out_channels=(8, 16),
-        decoder_layers_per_block=(1, 1),
-    ).eval()
     assert torch.equal(lq_latents(autoencoder, encoder, images, queries), lq_latents(autoencoder, encoder, images))
     listening = LatentEncoder(latent_channels=4, side=8, width=16, layers=1, heads=2, query_features=6).eval()
     torch.nn.init.normal_(listening.project.weight, std=0.1)
