@@ -44,6 +44,7 @@ def settings(data: Path, work: Path, **changes: object) -> octave.Config:
         "min_side": 100,
         "crop": 64,
         "perceptual_weight": 0.0,  # LPIPS needs weights that a stranger's machine does not have
+        "face_margin": 16,
         "adversarial_weight": 0.3,
         "adversarial_warmup": 1,
     }
@@ -91,10 +92,42 @@ def test_squares_are_cut_from_one_place() -> None:
     y, x = np.mgrid[:side, :side].astype(np.uint8)
     large = np.stack([y, x, x], axis=-1)[None]
     pairs = {"restored": large[:, ::2, ::2], "lq": large, "targets": large}
-    squares = octave.cut(pairs, np.zeros(5, int), 32, np.random.default_rng(0))
+    places = np.random.default_rng(0).integers(3, size=(5, 2)) * 16
+    squares = octave.cut(pairs, np.zeros(5, int), places, 32)
     assert squares["targets"].shape == (5, 32, 32, 3) and squares["restored"].shape == (5, 16, 16, 3)
     assert np.array_equal(squares["lq"][:, ::2, ::2], squares["restored"])
     assert len({tuple(square[0, 0]) for square in squares["targets"]}) > 1
+
+
+def test_whole_faces_are_seen_in_a_batch(trained: tuple[Path, Path]) -> None:
+    side = 64
+    pictures = np.random.default_rng(3).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    pairs = {"restored": pictures[:, ::2, ::2], "lq": pictures, "targets": pictures}
+    batch = octave.batch_of(pairs, settings(*trained, crop=32, faces=3, face_margin=16), step=5)
+    assert batch["targets"].shape == (2, 3, 32, 32)
+    assert batch["whole_targets"].shape == (3, 3, 32, 32) and batch["whole_restored"].shape == (3, 3, 16, 16)
+    inner = octave.to_signed(pictures[:, 16:48, 16:48])
+    assert all(any(torch.equal(face, each) for each in inner) for face in batch["whole_targets"])
+    assert "whole_targets" not in octave.batch_of(pairs, settings(*trained, crop=32, faces=0), step=5)
+
+
+def test_the_likeness_of_whole_faces_is_learnt_from(trained: tuple[Path, Path]) -> None:
+    config = settings(*trained, adversarial_weight=0.0)
+    objective = octave.new_objective(config)
+    faces = torch.rand(1, 3, SIZE - 32, SIZE - 32, generator=torch.Generator().manual_seed(4)) * 2 - 1
+    squares = faces[..., :64, :64]
+    half = torch.nn.functional.avg_pool2d
+    told = {"whole_restored": half(faces, 2), "whole_lq": faces, "whole_targets": faces.flip(-1)}
+    losses = objective(half(squares, 2), squares, squares, torch.Generator().manual_seed(0), **told)
+    assert losses["identity"] > 0 and losses["features"] > 0
+    (losses["loss"] - config.l1_weight * losses["l1"]).backward()
+    assert objective.last_octave.draw.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("margin", [8, 64])
+def test_a_margin_that_does_not_fit(trained: tuple[Path, Path], margin: int) -> None:
+    with pytest.raises(InvalidInputError, match="multiple of 16"):
+        octave.run(settings(*trained, face_margin=margin))
 
 
 @pytest.mark.parametrize("crop", [40, 256])

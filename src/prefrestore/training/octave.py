@@ -1,17 +1,17 @@
 """The last octave learns to turn restored faces of the core's size into faces twice as large.
 
-The core is frozen: what it makes of many seeded pairs is computed once, and every step sees small squares of them.
-L1 and LPIPS are its losses. A discriminator of squares can join them; it cost likeness where it was tried
-(docs/notes/last-octave.md), so it is off unless asked for.
+The core is frozen: what it makes of many seeded pairs is computed once, and every step sees small squares of them for
+L1 and LPIPS, and a few whole faces for likeness. A discriminator of squares can join them; it cost likeness where it
+was tried (docs/notes/last-octave.md), so it is off unless asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -34,6 +34,9 @@ from prefrestore.training.processes import main_process_first, new_accelerator
 from prefrestore.training.stage import StageConfig
 from prefrestore.training.working import working_pipeline
 
+if TYPE_CHECKING:
+    from prefrestore.training.likeness import LikenessLoss
+
 _SQUARE = 4  # px of the picture that one place of the discriminator sees first
 _GRID = 16  # crops begin and end on it, as the network's coarsest places do
 
@@ -51,6 +54,9 @@ class Config(StageConfig):
         min_side: faces stored smaller than this, in px, are left out: they have no last octave.
         crop: side of the squares that are learnt from, px of the large pictures; a multiple of 16.
         l1_weight, perceptual_weight: of L1 and LPIPS. L1 decides how much of a good input comes through.
+        identity_weight, features_weight: of `prefrestore.training.likeness` on ``faces`` whole faces a step, halved to
+            the core's size: LPIPS alone draws, and redraws, what a recogniser takes for another person.
+        face_margin: px of the large picture at each side of those faces that are left out; a multiple of 16.
         adversarial_weight: length of the gradient of a discriminator of squares
             (`prefrestore.training.discriminator`), measured by L1's; over ``adversarial_warmup`` steps it grows to it.
         drawn: how much of what it draws is left in the component that is written: LPIPS asks for more detail than
@@ -67,14 +73,26 @@ class Config(StageConfig):
     crop: int = 160
     l1_weight: float = 4.0
     perceptual_weight: float = 1.0
+    identity_weight: float = 1.0
+    features_weight: float = 2.0
+    faces: int = 1
+    face_margin: int = 48
     adversarial_weight: float = 0.0
     adversarial_warmup: int = 100
     drawn: float = 1.0
     start_from: Path | None = None
 
+    @property
+    def sees_faces(self) -> bool:
+        """Whether any loss looks at whole faces."""
+        return self.faces > 0 and max(self.identity_weight, self.features_weight) > 0
+
 
 class OctaveObjective(nn.Module):
-    """L1 between the large restored squares and the clean ones, plus LPIPS and a discriminator; None leaves one out."""
+    """L1 between large restored squares and the clean ones, LPIPS, a discriminator, and the likeness of whole faces.
+
+    None leaves one out.
+    """
 
     def __init__(
         self,
@@ -82,16 +100,28 @@ class OctaveObjective(nn.Module):
         config: Config,
         *,
         perceptual: nn.Module | None = None,
+        likeness: LikenessLoss | None = None,
         discriminator: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.last_octave, self.config = last_octave, config
-        self.perceptual, self.discriminator = perceptual, discriminator
+        self.perceptual, self.likeness, self.discriminator = perceptual, likeness, discriminator
 
     def forward(
-        self, restored: Tensor, lq: Tensor, targets: Tensor, generator: torch.Generator, step: int = 0
+        self,
+        restored: Tensor,
+        lq: Tensor,
+        targets: Tensor,
+        generator: torch.Generator,
+        step: int = 0,
+        whole_restored: Tensor | None = None,
+        whole_lq: Tensor | None = None,
+        whole_targets: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """The core's squares (B,3,h,w), degraded and clean ones (B,3,2h,2w), all in [-1,1] -> losses."""
+        """The core's squares (B,3,h,w), degraded and clean ones (B,3,2h,2w), all in [-1,1] -> losses.
+
+        The last three are the same of whole faces without their margins.
+        """
         config = self.config
         made = self.last_octave(restored, lq).float()
         losses = {"l1": F.l1_loss(made, targets)}
@@ -99,6 +129,13 @@ class OctaveObjective(nn.Module):
         if self.perceptual is not None:
             losses["lpips"] = self.perceptual(*random_view(made, targets, generator)).mean()
             total = total + config.perceptual_weight * losses["lpips"]
+        if self.likeness is not None and whole_targets is not None:
+            whole = self.last_octave(whole_restored, whole_lq)
+            with torch.autocast(whole.device.type, enabled=False):
+                seen = (F.avg_pool2d(each.float(), FACTOR) for each in (whole, whole_targets))
+                losses |= self.likeness(*seen, generator, margin=config.face_margin // FACTOR)
+            total = total + config.identity_weight * losses["identity"]
+            total = total + config.features_weight * losses["features"]
         if self.discriminator is not None:
             squares, clean, start = (F.pixel_unshuffle(each, _SQUARE) for each in (made, targets, enlarged(restored)))
             losses["discriminator"], direction = adversarial_losses(
@@ -124,6 +161,11 @@ def new_objective(config: Config) -> OctaveObjective:
         from prefrestore.metrics.lpips import LPIPS
 
         networks["perceptual"] = LPIPS("alex").requires_grad_(False)
+    if config.sees_faces:
+        from prefrestore.metrics.sface import SFaceNetwork
+        from prefrestore.training.likeness import LikenessLoss
+
+        networks["likeness"] = LikenessLoss(SFaceNetwork())
     if config.adversarial_weight > 0:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)  # layers draw their first weights from the global generator
@@ -131,15 +173,32 @@ def new_objective(config: Config) -> OctaveObjective:
     return OctaveObjective(octave, config, **networks)
 
 
-def cut(pairs: dict[str, np.ndarray], index: np.ndarray, crop: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The same square of each of a pair's pictures: ``restored`` (B,crop/2,crop/2,3), ``lq``, ``targets``, uint8."""
-    places = (pairs["targets"].shape[1] - crop) // _GRID + 1
+def cut(pairs: Mapping[str, np.ndarray], index: np.ndarray, places: np.ndarray, crop: int) -> dict[str, np.ndarray]:
+    """The same square of each of a pair's pictures: ``restored`` (B,crop/2,crop/2,3), ``lq``, ``targets``, uint8.
+
+    places: (B,2), top and left, px of the large pictures.
+    """
     squares: dict[str, list[np.ndarray]] = {"restored": [], "lq": [], "targets": []}
-    for row, (top, left) in zip(index, rng.integers(places, size=(len(index), 2)) * _GRID, strict=True):
+    for row, (top, left) in zip(index, places, strict=True):
         for name, factor in (("restored", FACTOR), ("lq", 1), ("targets", 1)):
             y, x, side = top // factor, left // factor, crop // factor
             squares[name].append(pairs[name][row, y : y + side, x : x + side])
     return {name: np.stack(found) for name, found in squares.items()}
+
+
+def batch_of(pairs: Mapping[str, np.ndarray], config: Config, step: int) -> dict[str, Any]:
+    """What `OctaveObjective.forward` takes beside the generator."""
+    rng = np.random.default_rng([config.seed, 1, step])
+    index = rng.integers(len(pairs["targets"]), size=config.batch_size)
+    size = pairs["targets"].shape[1]
+    places = rng.integers((size - config.crop) // _GRID + 1, size=(len(index), 2)) * _GRID
+    batch: dict[str, Any] = {name: to_signed(part) for name, part in cut(pairs, index, places, config.crop).items()}
+    if config.sees_faces:
+        shown = rng.integers(len(pairs["targets"]), size=config.faces)
+        margin = config.face_margin
+        whole = cut(pairs, shown, np.full((config.faces, 2), margin), size - 2 * margin)
+        batch |= {f"whole_{name}": to_signed(part) for name, part in whole.items()}
+    return batch | {"step": step}
 
 
 def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
@@ -156,6 +215,8 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     size = pipeline.face_size * FACTOR
     if config.crop % _GRID or not 0 < config.crop <= size:
         raise InvalidInputError(f"--crop is a multiple of {_GRID} up to {size}, not {config.crop}")
+    if config.face_margin % _GRID or not 0 <= config.face_margin < size // 2:
+        raise InvalidInputError(f"--face-margin is a multiple of {_GRID} below {size // 2}, not {config.face_margin}")
     faces = load_training_mix(config.data, size, min_side=config.min_side)
 
     def restore(lq: np.ndarray, first: int) -> np.ndarray:
@@ -189,11 +250,6 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         workers = config.num_workers
         pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key | core, workers=workers, log=log)
 
-    def make_batch(step: int) -> dict[str, Tensor | int]:
-        rng = np.random.default_rng([config.seed, 1, step])
-        squares = cut(pairs, rng.integers(config.pairs, size=config.batch_size), config.crop, rng)
-        return {name: to_signed(found) for name, found in squares.items()} | {"step": step}
-
     degradation, seed = config.degradation, config.seed
     lq, targets, _ = held_out_pairs(config.data, size, 8, degradation, seed, min_side=config.min_side)
     seen = [to_signed(each).to(accelerator.device) for each in (restore(lq, 0), lq, targets)]
@@ -210,6 +266,9 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
             ours, plain = (measure(each, clean).mean().item() for each in (made, large))
             log(f"validation {name} {ours:.4f}, enlarged alone {plain:.4f}")
         return grid([degraded, large, made, clean])
+
+    def make_batch(step: int) -> dict[str, Any]:
+        return batch_of(pairs, config, step)
 
     trainer = Trainer(
         objective, make_batch, config.loop("octave"), sample=sample, accelerator=accelerator, identity=identity
