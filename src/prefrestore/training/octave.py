@@ -59,8 +59,8 @@ class Config(StageConfig):
         face_margin: px of the large picture at each side of those faces that are left out; a multiple of 16.
         adversarial_weight: length of the gradient of a discriminator of squares
             (`prefrestore.training.discriminator`), measured by L1's; over ``adversarial_warmup`` steps it grows to it.
-        drawn: how much of what it draws is left in the component that is written: LPIPS asks for more detail than
-            likeness bears.
+        coarse: the component that is written keeps so much of what is drawn below the octave: LPIPS asks for more
+            there than likeness bears.
         start_from: a working folder whose ``last_octave/`` gives the first weights.
     """
 
@@ -79,7 +79,7 @@ class Config(StageConfig):
     face_margin: int = 48
     adversarial_weight: float = 0.0
     adversarial_warmup: int = 100
-    drawn: float = 1.0
+    coarse: float = 1.0
     start_from: Path | None = None
 
     @property
@@ -277,9 +277,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
 
     def write(folder: Path) -> None:
         written = deepcopy(octave)
-        with torch.no_grad():
-            for parameter in written.draw.parameters():
-                parameter.mul_(config.drawn)
+        written.register_to_config(coarse=config.coarse)
         written.save_pretrained(folder)
 
     trainer.export(config.output_dir, {"last_octave": write})

@@ -41,6 +41,19 @@ def test_what_it_learns_to_draw_is_added_at_full_size() -> None:
     assert torch.equal(drawn[..., :4, :4], drawn[..., 60:, 60:])
 
 
+def test_less_may_be_left_of_what_is_drawn_below_its_octave() -> None:
+    octave = new_octave()
+    restored, lq = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 64, 64)
+    # A level of 0.5 is below the octave, signs that change from column to column are the octave itself.
+    signs = torch.tensor([1.0, -1.0]).repeat(24)
+    with torch.no_grad():
+        octave.draw.bias.copy_(0.5 + 0.125 * signs)
+        octave.register_to_config(coarse=0.25)
+        drawn = octave(restored, lq)
+    expected = 0.25 * 0.5 + 0.125 * signs[:2].repeat(32)
+    assert torch.allclose(drawn, expected.expand_as(drawn), atol=1e-6)
+
+
 def test_the_core_sees_means_of_squares() -> None:
     image = torch.arange(16.0).view(1, 1, 4, 4)
     assert core_view(image, new_octave()).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]

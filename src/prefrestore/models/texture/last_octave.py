@@ -33,6 +33,7 @@ class LastOctave(ModelMixin, ConfigMixin):
         blocks: residual blocks at each of them; the finer two have as many on the way back.
         levels: of the pyramid of bands; see `bands`.
         first: the weights at initialisation, finest first; ``levels`` + 1 of them.
+        coarse: how much is left of what it draws below its own octave, where the core has decided already.
     """
 
     @register_to_config
@@ -42,6 +43,7 @@ class LastOctave(ModelMixin, ConfigMixin):
         blocks: tuple[int, int, int] = (1, 2, 2),
         levels: int = 4,
         first: tuple[float, ...] = (0.3, 0.4, 0.5, 0.5, 0.5),
+        coarse: float = 1.0,
     ) -> None:
         super().__init__()
         fine, middle, coarse = widths
@@ -71,6 +73,8 @@ class LastOctave(ModelMixin, ConfigMixin):
         middle = self.down(fine)
         middle = self.up(middle + self.raise_bottom(self.bottom(middle)))
         drawn = F.pixel_shuffle(self.draw(self.last(fine + self.raise_middle(middle))), _PATCH)
+        if self.config.coarse != 1:
+            drawn = drawn - (1 - self.config.coarse) * enlarged(F.avg_pool2d(drawn, FACTOR))
         weights = F.interpolate(self.gates(middle).sigmoid(), size=lq.shape[-2:], mode="bilinear", align_corners=False)
         kept = sum(weights[:, k, None] * band for k, band in enumerate(bands(rest, self.config.levels)))
         return large + drawn + kept
