@@ -7,7 +7,7 @@
 
 Curves are the losses that a run wrote down (``log.jsonl``); hours are what its samples a second come to.
 
-Designs are compared at equal wall time, each from nothing, on the same cached pairs. FOLDER has ``lq.npy``,
+Designs are compared at equal time of the processor, each from nothing, on the same cached pairs. FOLDER has ``lq.npy``,
 ``targets.npy``, ``lq_latents.npy`` and ``clean_latents.npy``, what `prefrestore train encoder` keeps in
 ``runs/encoder_pairs``. Printed are, for each design, its parameters, samples a second and samples seen, and the latent
 error, LPIPS and dlib's distance of held-out faces (``--held-out``: a folder with ``gt``, ``mild`` and ``severe``).

@@ -1,4 +1,5 @@
-"""Designs of the LQ encoder, each trained from nothing for the same wall time on the same cached pairs.
+"""Designs of the LQ encoder, each trained from nothing on the same cached pairs, for the same time of the
+processor, which other work on the machine does not change (on an idle machine and one thread it is wall time).
 
 The last two differ in what they are asked for, not in what they are: losses on the decoded picture (LPIPS and likeness
 in random views, as `prefrestore train encoder` has them) beside the latent error.
@@ -85,12 +86,12 @@ def batch_of(pairs: dict[str, np.ndarray], index: np.ndarray) -> dict[str, Tenso
 
 
 def train(objective: EncoderObjective, pairs: dict[str, np.ndarray], options: argparse.Namespace) -> int:
-    """Train for ``options.minutes``, the rate falling with the clock; returns the samples seen."""
+    """Train for ``options.minutes`` of the processor, the rate falling with them; returns the samples seen."""
     encoder = objective.lq_encoder
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01)
     generator = torch.Generator().manual_seed(options.seed)
-    started, step, span = time.monotonic(), 0, 60 * options.minutes
-    while (passed := time.monotonic() - started) < span:
+    started, step, span = time.process_time(), 0, 60 * options.minutes
+    while (passed := time.process_time() - started) < span:
         warm = min(1.0, (step + 1) / 20)
         cosine = 0.5 * (1 + np.cos(np.pi * passed / span))
         optimizer.param_groups[0]["lr"] = options.rate * warm * (0.05 + 0.95 * cosine)
@@ -157,7 +158,7 @@ class Judge:
 
 
 def designs() -> None:
-    """Train each design for the same time, and print what it reached."""
+    """Train each design for the same time of the processor, and print what it reached."""
     parser = argparse.ArgumentParser(description=designs.__doc__)
     parser.add_argument("--pairs", type=Path, required=True)
     parser.add_argument("--count", type=int, help="use the first so many pairs")
