@@ -33,6 +33,7 @@ STAGES = {
     "one-stage": ("training.one_stage", "Steps 1 and 2 at once, from random weights, to compare with."),
     "preference": ("preference.trainer", "Step 3: human preference as a constraint, by on-policy RL."),
     "scorer": ("preference.scorer_trainer", "The preference scorer, on pairs of known order."),
+    "average": ("training.average", "The mean of components that several runs made from the same ones."),
     "assemble": ("training.assemble", "Put the trained parts together: one pipeline folder with its hashes."),
     "all": ("training.everything", "Every stage in order, from folders of faces to a finished pipeline folder."),
 }
