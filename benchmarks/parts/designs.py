@@ -170,6 +170,7 @@ def designs() -> None:
     parser.add_argument("--mixed-precision", choices=("no", "bf16"), default="no")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--only", nargs="+", default=[""], help="designs whose names hold one of these")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -179,7 +180,8 @@ def designs() -> None:
     autoencoder = load_preset_pipeline("compact").autoencoder
     judge = Judge(autoencoder, held_out(options.held_out, options.faces, autoencoder))
     console.print(f"the input itself: {judge(lambda latents, _: latents)}")
-    for name, (design, decoded) in DESIGNS.items():
+    chosen = {name: how for name, how in DESIGNS.items() if any(part in name for part in options.only)}
+    for name, (design, decoded) in chosen.items():
         torch.manual_seed(options.seed)
         encoder = design()
         objective = objective_of(encoder, autoencoder, decoded=decoded)
