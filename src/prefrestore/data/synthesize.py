@@ -67,7 +67,10 @@ class FaceGenerator:
         except ImportError as error:
             raise MissingDependencyError(f"drawing faces needs openvino: {INSTALL}") from error
         core = openvino.Core()
-        options: dict[str, Any] = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
+        # A processor that computes in bf16 would do so unasked, and draw other faces than the rest.
+        options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
+        if threads is not None:
+            options["INFERENCE_NUM_THREADS"] = threads
         mapping = core.read_model(folder / "MappingNetwork.xml")
         mapping.reshape([MEAN_DRAWS, LATENT])
         # The mean of w belongs to the network, not to a run: its draws have a seed of their own.
