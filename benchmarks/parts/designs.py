@@ -22,7 +22,7 @@ from prefrestore.metrics.likeness import DlibRecogniser, distances
 from prefrestore.metrics.lpips import LPIPS
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
 from prefrestore.pipeline.build import load_preset_pipeline
-from prefrestore.training.encoder import Config, EncoderObjective
+from prefrestore.training.encoder import Config, EncoderObjective, new_objective
 from prefrestore.training.images import to_signed
 
 LEVELS = ("mild", "severe")
@@ -69,14 +69,9 @@ DESIGNS: dict[str, tuple[Callable[[], LatentEncoder], bool]] = {
 def objective_of(encoder: LatentEncoder, autoencoder: Any, *, decoded: bool) -> EncoderObjective:
     """The losses of ``train encoder`` behind no input skip."""
     weights = {"perceptual_weight": 1.0} if decoded else NO_LOSSES
-    config = Config(data=(), output_dir=Path(), **weights)
-    if not decoded:
-        return EncoderObjective(encoder, config)
-    from prefrestore.metrics.sface import SFaceNetwork
-    from prefrestore.training.likeness import LikenessLoss
-
-    perceptual, likeness = LPIPS("alex").requires_grad_(False), LikenessLoss(SFaceNetwork())
-    return EncoderObjective(encoder, config, autoencoder=autoencoder, perceptual=perceptual, likeness=likeness)
+    objective = new_objective(Config(data=(), output_dir=Path(), **weights), autoencoder)
+    objective.lq_encoder, objective.input_skip = encoder, None
+    return objective
 
 
 def batch_of(pairs: dict[str, np.ndarray], index: np.ndarray) -> dict[str, Tensor]:
