@@ -25,17 +25,23 @@ def loss() -> AttributeLoss:
     return made
 
 
-def test_it_pulls_towards_what_the_true_face_says() -> None:
-    asked, bright = loss(), torch.full((2, 3, 8, 8), 0.5)
-    dark = (-bright).requires_grad_()
-    same = asked(bright, bright)
-    other = asked(dark, bright)
-    assert other > same + 1
+def told(*rows: list[float]) -> dict[str, Tensor]:
+    return {"glasses": torch.tensor(rows)}
+
+
+def test_it_pulls_towards_what_is_told() -> None:
+    asked, dark = loss(), torch.full((2, 3, 8, 8), -0.5, requires_grad=True)
+    assert asked(dark, told([0, 1], [0, 1])) < 0.01  # a dark face is read as one with glasses
+    other = asked(dark, told([1, 0], [1, 0]))
+    assert other > 1
     (gradient,) = torch.autograd.grad(other, dark)
     assert (gradient[:, :, :4] < 0).all() and torch.count_nonzero(gradient[:, :, 4:]) == 0  # brighter, above alone
 
 
-def test_the_true_face_gets_no_gradient() -> None:
-    target = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
-    loss()(torch.zeros(1, 3, 8, 8, requires_grad=True), target).backward()
-    assert target.grad is None
+def test_what_is_not_told_does_not_count() -> None:
+    asked, faces = loss(), torch.full((2, 3, 8, 8), -0.5, requires_grad=True)
+    assert asked(faces, told([0, 0], [0, 0])) == 0
+    both = asked(faces, told([1, 0], [0, 0]))
+    assert torch.allclose(both, asked(faces[:1], told([1, 0])))
+    (gradient,) = torch.autograd.grad(both, faces)
+    assert torch.count_nonzero(gradient[1]) == 0

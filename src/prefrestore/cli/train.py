@@ -30,6 +30,7 @@ STAGES = {
     "encoder": ("training.encoder", "Step 2, first half: the latent of the clean image from the degraded one."),
     "fidelity": ("training.fidelity", "Step 2: the flow restores texture under both conditions."),
     "octave": ("training.octave", "From the core's faces to faces of twice the size."),
+    "steering": ("training.steering", "What a caption tells of a face, acted on."),
     "one-stage": ("training.one_stage", "Steps 1 and 2 at once, from random weights, to compare with."),
     "preference": ("preference.trainer", "Step 3: human preference as a constraint, by on-policy RL."),
     "scorer": ("preference.scorer_trainer", "The preference scorer, on pairs of known order."),

@@ -65,6 +65,10 @@ _PARTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("expression", "serious"): ("not smiling", "with a serious face", "looking serious", "mouth closed"),
     ("expression", "smile"): ("smiling", "with a smile", "a slight smile"),
     ("expression", "broad smile"): ("smiling broadly", "with a broad smile", "laughing", "showing teeth"),
+    ("age", "child"): ("a child",),
+    ("age", "young"): ("young", "a young person"),
+    ("age", "middle-aged"): ("middle-aged",),
+    ("age", "elderly"): ("old", "an old person", "elderly"),
     ("hair", "dark"): ("with dark hair", "dark hair"),
     ("hair", "fair"): ("with blonde hair", "fair hair", "with light hair"),
     ("hair", "red"): ("with red hair", "with reddish hair"),
@@ -107,22 +111,44 @@ def parts_of(attributes: Attributes) -> list[tuple[str, tuple[str, ...]]]:
     return said
 
 
+def told_vector(attributes: Attributes) -> np.ndarray:
+    """Attributes as zeros and ones, one a class in the order of `CLASSES`, float32; what is not told is zeros."""
+    return np.array(
+        [float(attributes.get(name) == c) for name, classes in CLASSES.items() for c in classes], np.float32
+    )
+
+
 def phrase(attributes: Attributes, rng: np.random.Generator, *, keep: float = 0.7) -> str:
     """One of many sentences that say some of the attributes; never an empty one where there is anything to say.
 
     Args:
         keep: how often each attribute is mentioned.
     """
-    persons = _PERSONS.get((attributes.get("age", "young"), attributes.get("gender", "")))
+    return phrase_and_told(attributes, rng, keep=keep)[0]
+
+
+def phrase_and_told(
+    attributes: Attributes, rng: np.random.Generator, *, keep: float = 0.7
+) -> tuple[str, dict[str, str]]:
+    """A sentence as `phrase` makes it, and which of the attributes it says."""
+    person = (attributes.get("age", "young"), attributes.get("gender", ""))
+    persons = _PERSONS.get(person)
     subject = str(rng.choice(persons)) if persons and rng.random() < 0.8 else ""
+    told: dict[str, str] = {}
+    if subject:
+        told["gender"] = person[1]
+        if subject not in ("a woman", "a man"):
+            told["age"] = person[0]
     said = []
     for name, words in parts_of(attributes):
         if rng.random() < keep * _SELDOM.get((name, attributes[name]), 1.0):
             said.append(str(rng.choice(words)))
+            told[name] = attributes[name]
     rng.shuffle(said)
     if not said and not subject:
-        choices = [words for _, words in parts_of(attributes)]
-        said = [str(rng.choice(choices[int(rng.integers(len(choices)))]))] if choices else []
+        if choices := parts_of(attributes):
+            name, words = choices[int(rng.integers(len(choices)))]
+            said, told[name] = [str(rng.choice(words))], attributes[name]
     text = ", ".join(said)
     if subject:
         joint = " " if said and said[0].startswith(("with", "wearing", "smiling")) else ", "
@@ -131,4 +157,4 @@ def phrase(attributes: Attributes, rng: np.random.Generator, *, keep: float = 0.
         text = f"{rng.choice(['a portrait of', 'a photo of'])} {text}" if subject else f"a face, {text}"
     if rng.random() < 0.5:
         text = text[:1].upper() + text[1:] + "."
-    return text
+    return text, told

@@ -23,12 +23,13 @@ from prefrestore.models.texture.conditioning import Connectors
 from prefrestore.models.texture.input_skip import InputSkip
 from prefrestore.models.texture.last_octave import LastOctave
 from prefrestore.models.texture.lq_encoder import LatentEncoder
+from prefrestore.models.texture.steering import Steering
 from prefrestore.pipeline.presets import Preset
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder, InputSkip, LastOctave)
+_OWN = (SemanticTokenizer, TATok, Connectors, ResidualAutoencoder, LatentEncoder, InputSkip, LastOctave, Steering)
 COMPONENTS = {component.__name__: component for component in _OWN}
 """This package's own classes by the names that presets and pipeline folders hold."""
 
@@ -42,6 +43,7 @@ ORDER = (
     "transformer",
     "connectors",
     "last_octave",
+    "steering",
 )
 """In which new components draw their weights from one seed; another order would give other weights."""
 

@@ -144,8 +144,9 @@ class MemoryPlan:
 
 
 def empty_components(preset: Preset, dtype: torch.dtype) -> dict[str, Any]:
-    """All networks that the preset knows, by the pipeline's names, buffers and all on torch's meta device."""
-    networks = [name for name in (*preset.components, *preset.optional) if name != "text_tokenizer"]
+    """All networks that a face without a prompt needs, by the pipeline's names, all of them on torch's meta device."""
+    aside = ("text_tokenizer", "steering")
+    networks = [name for name in (*preset.components, *preset.optional) if name not in aside]
     parts = build_components(preset, dict.fromkeys(networks, "empty"), dtype=dtype)
     return {name: nn.Module.to(part, "meta") for name, part in parts.items()}
 

@@ -23,6 +23,7 @@ from prefrestore.models.texture.conditioning import Conditions, Connectors, cond
 from prefrestore.models.texture.input_skip import InputSkip
 from prefrestore.models.texture.last_octave import FACTOR, LastOctave, core_view, finished
 from prefrestore.models.texture.lq_encoder import LatentEncoder, lq_latents
+from prefrestore.models.texture.steering import Steering, steered
 from prefrestore.pipeline import inputs
 from prefrestore.pipeline.components import find_components
 from prefrestore.pipeline.inputs import ImageInput, RestorationOutput
@@ -41,6 +42,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         transformer: the denoiser.
         input_skip: what lets bands of the LQ face through to the restored one, or None.
         last_octave: what makes restored faces twice as large, or None; all else works at the size without it.
+        steering: what makes prompts act on the LQ latents, or None.
         face_size: side of the faces that the other components work on, in pixels.
         start, noise_scale, residual_std: the flow's source and parametrisation (`presets.FlowConfig`).
         num_inference_steps, guidance_scale, fidelity, solver: defaults of a call.
@@ -48,9 +50,10 @@ class PrefRestorePipeline(DiffusionPipeline):
         preset: name of the preset it was made from.
     """
 
-    _optional_components = ["lq_encoder", "input_skip", "last_octave"]
+    _optional_components = ["lq_encoder", "input_skip", "last_octave", "steering"]
     model_cpu_offload_seq = (
-        "image_tokenizer->language_model->lq_encoder->connectors->transformer->autoencoder->input_skip->last_octave"
+        "image_tokenizer->language_model->lq_encoder->steering"
+        "->connectors->transformer->autoencoder->input_skip->last_octave"
     )
 
     def __init__(
@@ -64,6 +67,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         transformer: SanaTransformer2DModel,
         input_skip: InputSkip | None = None,
         last_octave: LastOctave | None = None,
+        steering: Steering | None = None,
         face_size: int = 256,
         start: str = "lq_latent",
         noise_scale: float = 0.3,
@@ -88,6 +92,7 @@ class PrefRestorePipeline(DiffusionPipeline):
             transformer=transformer,
             input_skip=input_skip,
             last_octave=last_octave,
+            steering=steering,
         )
         self.register_to_config(
             face_size=face_size,
@@ -110,8 +115,7 @@ class PrefRestorePipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, name: Any, *, preference: bool = True, **kwargs: Any) -> PrefRestorePipeline:
         """Also of the published layout (`published.hub`); ``preference`` False leaves its adapter out."""
-        arguments = hub.load_published(name, preference=preference, **kwargs)
-        if arguments is not None:
+        if (arguments := hub.load_published(name, preference=preference, **kwargs)) is not None:
             return cls(**arguments)
         pipeline = super().from_pretrained(name, **kwargs)
         if preference:
@@ -130,8 +134,7 @@ class PrefRestorePipeline(DiffusionPipeline):
 
     def semantic_branch(self) -> SemanticBranch:
         """The tokenizer, the chat and the language model as one."""
-        names = ("image_tokenizer", "text_tokenizer", "language_model")
-        parts = {name: getattr(self, name) for name in names}
+        parts = {name: getattr(self, name) for name in ("image_tokenizer", "text_tokenizer", "language_model")}
         return SemanticBranch(**parts, answer_position=self.config.answer_position)
 
     @torch.no_grad()
@@ -140,7 +143,7 @@ class PrefRestorePipeline(DiffusionPipeline):
 
         ``decoding``: ``constrained``, ``sampling`` of `prefrestore.models.semantic.decoding.write_tokens`.
         """
-        images = inputs.prepare_faces(images, self.image_tokenizer.config.image_size)
+        images = inputs.prepare_faces(images, self.image_tokenizer.config.image_size).to(self._execution_device)
         return self.semantic_branch().write(images, prompts, **decoding).queries
 
     @torch.no_grad()
@@ -177,6 +180,7 @@ class PrefRestorePipeline(DiffusionPipeline):
         if queries is None:
             queries = self.encode_semantics(core, prompts or [None] * len(images))
         lq_latents = self.encode_texture(core, queries)
+        lq_latents = steered(self.steering, lq_latents, self.language_model, self.text_tokenizer, prompts or ())
         dtype = self.transformer.dtype
         lq_tokens = embed_latents(self.transformer, lq_latents.to(dtype))
         with at_work(self.connectors):
@@ -187,13 +191,12 @@ class PrefRestorePipeline(DiffusionPipeline):
 
     def source_mean(self, conditions: Conditions) -> Tensor:
         """The mean of the flow's source (B,C,h,w): the LQ latents, or zeros."""
-        latents = conditions.lq_latents
-        return latents if self.config.start == "lq_latent" else torch.zeros_like(latents)
+        return conditions.lq_latents if self.config.start == "lq_latent" else torch.zeros_like(conditions.lq_latents)
 
     def source(self, conditions: Conditions, noise: Tensor) -> Tensor:
         """The flow's end at t = 1 for standard normal noise (B,C,h,w)."""
-        mean = self.source_mean(conditions)
-        return flow.source(mean, noise.to(mean.device), self.config.noise_scale)
+        noise = noise.to(conditions.lq_latents.device)
+        return flow.source(self.source_mean(conditions), noise, self.config.noise_scale)
 
     def velocity(self, conditions: Conditions, guidance_scale: float = 1.0) -> sampler.Velocity:
         """The flow's velocity (x (B,C,h,w), t (B,)) -> (B,C,h,w) under the conditions; differentiable."""
@@ -279,7 +282,6 @@ class PrefRestorePipeline(DiffusionPipeline):
             semantic, images = procedure.views(image, self.image_tokenizer.config.image_size, self.face_size)
         if queries is None:
             sampling = TokenSampling(generators=generators) if sample_tokens else None
-            semantic = semantic.to(self._execution_device)
             queries = self.encode_semantics(semantic, prompts, constrained=not reference, sampling=sampling)
         conditions = self.conditions(images.to(self._execution_device), prompts, queries)
         shape = (num_images_per_prompt, *conditions.lq_latents.shape[1:])

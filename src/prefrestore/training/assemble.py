@@ -59,9 +59,10 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> None:
         data=config.data, output_dir=config.output_dir, preset=config.preset, start_from=config.output_dir
     )
     pipeline = fidelity.load_working_pipeline(stage)
-    if (config.output_dir / "last_octave").is_dir():
-        folder = component_folder(config.output_dir, "last_octave")
-        pipeline.register_modules(last_octave=build_component(load_preset(config.preset), "last_octave", folder))
+    for name in ("last_octave", "steering"):
+        if (config.output_dir / name).is_dir():
+            folder = component_folder(config.output_dir, name)
+            pipeline.register_modules(**{name: build_component(load_preset(config.preset), name, folder)})
     lq, _, _ = held_out_pairs(config.data, pipeline.face_size, config.faces, stage.degradation, config.seed)
     full = restore(pipeline, lq, config.seed)
 

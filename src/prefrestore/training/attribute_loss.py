@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -9,21 +11,23 @@ from prefrestore.metrics.attributes import AttributeReader, FaceFeatures
 
 
 class AttributeLoss(nn.Module):
-    """Cross-entropy of the reader's answers on a restored face under its answers on the true one, mean over attributes.
+    """Cross-entropy of the reader's answers on a restored face under what was told, mean over what was told.
 
-    The latent error and LPIPS hardly mind whether a blurred face gets its glasses back, so what the language model was
-    told would hardly be learnt from them.
+    The latent error and LPIPS hardly mind whether a blurred face gets its glasses back, so what a caption tells would
+    hardly be learnt from them.
     """
 
     def __init__(self, reader: AttributeReader) -> None:
         super().__init__()
         self.reader, self.network = reader, FaceFeatures().requires_grad_(False)
 
-    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Whole aligned faces (B,3,S,S) about [-1,1] and the true ones -> scalar."""
+    def forward(self, images: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+        """Whole aligned faces (B,3,S,S) about [-1,1], and for each attribute rows (B,C) -> scalar.
+
+        A row adds up to 1, or to 0 where the attribute was not told.
+        """
         with torch.autocast(images.device.type, enabled=False):
-            with torch.no_grad():
-                truth = self.reader.probabilities(self.network(targets.float()))
             scores = self.reader.scores(self.network(images.float().clamp(-1, 1)))
-        terms = [-(truth[name] * scores[name].log_softmax(1)).sum(1).mean() for name in truth]
-        return torch.stack(terms).mean()
+        terms = torch.stack([-(told[name] * scores[name].log_softmax(1)).sum(1) for name in told])
+        counted = torch.stack([rows.sum(1) for rows in told.values()]).sum()
+        return terms.sum() / counted.clamp_min(1)

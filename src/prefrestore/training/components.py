@@ -30,6 +30,7 @@ _STAGE_OF = {
     "transformer": "fidelity",
     "connectors": "fidelity",
     "last_octave": "octave",
+    "steering": "steering",
 }
 
 

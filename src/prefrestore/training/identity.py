@@ -29,7 +29,7 @@ WITHOUT_EFFECT = frozenset(
 """Settings that do not change what is learnt."""
 TOLD_OTHERWISE = frozenset(
     {"data", "steps", "micro_batches", "start_from", "components", "model", "scorer", "reward_options", "reference"}
-    | {"attribute_reader"}
+    | {"attribute_reader", "reader"}
 )
 """Settings whose meaning is kept in another way: paths by hashes of what they lead to, ``reference`` beside these where
 it is asked for, the other two by the checkpoint.

@@ -20,7 +20,7 @@ def working_pipeline(
 ) -> PrefRestorePipeline:
     """The finished components of a working folder, and beside them those of ``sources``, in a pipeline of the preset.
 
-    Without a last octave: its faces are of the core's size.
+    Without a last octave, since its faces are of the core's size, and without steering, which prompts alone ask for.
 
     Args:
         trained, seed: see `prefrestore.pipeline.components.build_components`.
@@ -35,7 +35,7 @@ def working_pipeline(
     finished: dict[str, Source] = {
         name: component_folder(output_dir, name) for name in preset.components if name not in sources
     }
-    optional = [name for name in preset.optional if name != "last_octave"]  # stages train at the core's size
+    optional = [name for name in preset.optional if name not in ("last_octave", "steering")]
     finished |= {name: output_dir / name for name in optional if (output_dir / name).is_dir()}
     # Not the autoencoder: a run that trained its decoder further wrote a denoiser beside it, which may be new here.
     check_together(output_dir, [name for name in ("lq_encoder", "language_model") if name in finished])
