@@ -45,3 +45,10 @@ def test_what_is_not_told_does_not_count() -> None:
     assert torch.allclose(both, asked(faces[:1], told([1, 0])))
     (gradient,) = torch.autograd.grad(both, faces)
     assert torch.count_nonzero(gradient[1]) == 0
+
+
+def test_a_true_face_tells_all_of_itself_and_gets_no_gradient() -> None:
+    asked, target = loss(), torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+    truth = asked.truth(target)
+    assert torch.allclose(truth["glasses"].sum(1), torch.ones(1)) and not truth["glasses"].requires_grad
+    assert asked(target, truth) < asked(-target, truth) - 1

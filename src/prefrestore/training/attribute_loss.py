@@ -31,3 +31,9 @@ class AttributeLoss(nn.Module):
         terms = torch.stack([-(told[name] * scores[name].log_softmax(1)).sum(1) for name in told])
         counted = torch.stack([rows.sum(1) for rows in told.values()]).sum()
         return terms.sum() / counted.clamp_min(1)
+
+    @torch.no_grad()
+    def truth(self, targets: Tensor) -> dict[str, Tensor]:
+        """What the reader finds in true faces (B,3,S,S) in [-1,1]: rows as `forward` takes them, all of them told."""
+        with torch.autocast(targets.device.type, enabled=False):
+            return self.reader.probabilities(self.network(targets.float()))

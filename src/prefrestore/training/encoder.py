@@ -163,7 +163,7 @@ class EncoderObjective(nn.Module):
             if self.attributes is not None:
                 whole = targets[:count].clone()  # the rim that is not decoded is the true one
                 whole[:, :, seen, seen] = made.to(whole)
-                losses["attributes"] = self.attributes(whole, targets[:count])
+                losses["attributes"] = self.attributes(whole, self.attributes.truth(targets[:count]))
                 total = total + self.config.attribute_weight * losses["attributes"]
             if self.likeness is not None:
                 with torch.autocast(made.device.type, enabled=False):
