@@ -9,7 +9,6 @@ other pipeline folder is measured as it is.
 
 import argparse
 import shutil
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,10 @@ from parts.newer_faces import make_pairs
 from parts.systems import as_array, names_of, read, sample
 from torch import Tensor
 
-from prefrestore.files.weights import bundled_folder, write_hashes
+from prefrestore.files.weights import HASH_FILE, bundled_folder, verify, write_hashes
 from prefrestore.metrics.lpips import LPIPS
+from prefrestore.metrics.pixels import psnr
+from prefrestore.metrics.spread import lpips_distances, pairwise_mean, pixel_std
 from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training.images import to_signed
 
@@ -28,9 +29,10 @@ SMALL = Path(__file__).parents[1] / "flow_base"
 
 def make_base(folder: Path) -> None:
     """The bundled weights, without their adapter and last octave, and over them the small denoiser."""
+    verify(SMALL)
     without = shutil.ignore_patterns("preference", "last_octave", "transformer", "connectors")
     shutil.copytree(bundled_folder("compact"), folder, ignore=without)
-    shutil.copytree(SMALL, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("preset.json"))
+    shutil.copytree(SMALL, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("preset.json", HASH_FILE))
     write_hashes(folder)
 
 
@@ -54,22 +56,23 @@ def main() -> None:
     lpips = LPIPS("alex")
     found: dict[int, list[tuple[float, float, float, float]]] = {steps: [] for steps in options.steps}
     for place, name in enumerate(names):
-        truth = to_signed(as_array(read(options.pairs / "gt" / name))[None])
+        truth = as_array(read(options.pairs / "gt" / name))
         conditions = pipeline.conditions(pipeline.prepare(read(options.pairs / options.level / name)))
         shape = (options.seeds, *conditions.lq_latents.shape[1:])
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(place))
         told = conditions.repeat(options.seeds)
         for steps in options.steps:
-            made = pipeline.decode(pipeline.sample(told, noise, steps, fidelity=0.0), told) * 2 - 1
+            made = pipeline.decode(pipeline.sample(told, noise, steps, fidelity=0.0), told)
             found[steps].append(_figures(made, truth, lpips))
     print("| steps | LPIPS | pairwise LPIPS | pixel std of 255 | PSNR |\n| ---: | ---: | ---: | ---: | ---: |")
     for steps, rows in found.items():
-        far, apart, std, psnr = np.mean(rows, axis=0)
-        print(f"| {steps} | {far:.3f} | {apart:.3f} | {std:.2f} | {psnr:.2f} |")
+        far, apart, std, ratio = np.mean(rows, axis=0)
+        print(f"| {steps} | {far:.3f} | {apart:.3f} | {std:.2f} | {ratio:.2f} |")
 
 
-def _figures(made: Tensor, truth: Tensor, lpips: LPIPS) -> tuple[float, float, float, float]:
-    far = lpips(made, truth.expand_as(made)).mean().item()
-    apart = [lpips(made[a : a + 1], made[b : b + 1]).item() for a, b in combinations(range(len(made)), 2)]
-    psnr = 10 * torch.log10(4 / (made - truth).square().mean((1, 2, 3))).mean().item()
-    return far, float(np.mean(apart)), made.std(0).mean().item() * 127.5, psnr
+def _figures(made: Tensor, truth: np.ndarray, lpips: LPIPS) -> tuple[float, float, float, float]:
+    pictures = made.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    far = lpips(to_signed(pictures), to_signed(np.stack([truth] * len(pictures)))).mean().item()
+    apart = pairwise_mean(lpips_distances(lpips, made * 2 - 1))
+    ratio = float(np.mean([psnr(picture, truth) for picture in pictures]))
+    return far, apart, float(pixel_std(made.permute(0, 2, 3, 1).numpy() * 255).mean()), ratio

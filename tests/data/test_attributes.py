@@ -31,6 +31,8 @@ def test_sentences_say_nothing_that_is_not_so(seed: int) -> None:
     if "glasses" in text:
         denied = "no glasses" in text or "without glasses" in text
         assert denied == (row["glasses"] == "none")
+    if any(word in text for word in ("young", "old", "elderly", "girl", "boy", "child", "middle-aged")):
+        assert "age" in row
     if "woman" in text or "girl" in text:
         assert row["gender"] == "woman"
     if "smil" in text and "not smiling" not in text:

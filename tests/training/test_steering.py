@@ -10,6 +10,7 @@ import torch
 from prefrestore.data.attributes import CLASSES, told_vector
 from prefrestore.errors import WeightsError
 from prefrestore.metrics.attributes import AttributeReader
+from prefrestore.models.texture.steering import Steering
 from prefrestore.pipeline.build import load_preset_pipeline
 from prefrestore.training import assemble, steering
 from prefrestore.training.told import classes_of, rows_of, sentence, told_of
@@ -48,6 +49,14 @@ def test_a_sentence_means_what_its_classes_say(seed: int) -> None:
         assert any(word in low for word in ("not smiling", "serious", "mouth closed"))
 
 
+class Distance(torch.nn.Module):
+    """Stands for LPIPS."""
+
+    def forward(self, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Pictures (B,3,S,S) -> (B,)."""
+        return (images - targets).abs().mean((1, 2, 3))
+
+
 class Squares(torch.nn.Module):
     """Stands for the networks of `FaceFeatures`: the means of 4 x 4 squares, which need no weights."""
 
@@ -67,7 +76,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path
         coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         cv2.imwrite(str(data / f"face_{k}.png"), cv2.resize(coarse, (64, 64), interpolation=cv2.INTER_CUBIC))
     load_preset_pipeline("tiny").save_pretrained(work)
-    heads = {name: (torch.randn(48, len(classes)), torch.zeros(len(classes))) for name, classes in CLASSES.items()}
+    drawn = torch.Generator().manual_seed(0)
+    heads = {
+        name: (torch.randn(48, len(classes), generator=drawn), torch.zeros(len(classes)))
+        for name, classes in CLASSES.items()
+    }
     AttributeReader(CLASSES, heads).save(root / "reader.safetensors")
     return data, work, root / "reader.safetensors"
 
@@ -96,6 +109,23 @@ def test_it_becomes_part_of_the_pipeline_and_acts_on_prompts(
     told = torch.from_numpy(told_vector({"glasses": "glasses"}))[None]
     with torch.no_grad():
         assert torch.count_nonzero(whole.steering(torch.ones(1, 4, 8, 8), told)) > 0
+
+
+@pytest.mark.parametrize("weights", [{"latent_weight": 1.0}, {"perceptual_weight": 1.0}])
+def test_each_loss_counts_without_the_others(weights: dict[str, float], workshop: tuple[Path, Path, Path]) -> None:
+    plain = {"latent_weight": 0.0, "attribute_weight": 0.0, **weights}
+    pipeline = load_preset_pipeline("tiny")
+    made = Steering(32, latent_channels=4, side=8, width=32, layers=1, heads=2)
+    seen = Distance() if "perceptual_weight" in weights else None
+    objective = steering.SteeringObjective(made, settings(workshop, **plain), pipeline, None, seen, None)
+    told = torch.from_numpy(told_vector({"glasses": "glasses"}))[None]
+    losses = objective(
+        torch.zeros(1, 4, 8, 8), torch.ones(1, 4, 8, 8), torch.zeros(1, 3, 64, 64), torch.ones(1, 3, 64, 64),
+        told, torch.tensor([False]), torch.zeros(1, 2, 32), torch.ones(1, 2, dtype=torch.bool),
+        torch.zeros(1, len(CLASSES), dtype=torch.long), torch.Generator().manual_seed(0),
+    )  # fmt: skip
+    losses["loss"].backward()
+    assert torch.count_nonzero(made.project.weight.grad) > 0
 
 
 def test_a_file_that_is_no_reader_is_refused(

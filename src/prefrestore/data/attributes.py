@@ -131,8 +131,9 @@ def phrase_and_told(
     attributes: Attributes, rng: np.random.Generator, *, keep: float = 0.7
 ) -> tuple[str, dict[str, str]]:
     """A sentence as `phrase` makes it, and which of the attributes it says."""
-    person = (attributes.get("age", "young"), attributes.get("gender", ""))
-    persons = _PERSONS.get(person)
+    person = (attributes.get("age", ""), attributes.get("gender", ""))
+    # Where the age is not known, no subject says one.
+    persons = _PERSONS.get(person) or ((f"a {person[1]}",) if person[1] else ())
     subject = str(rng.choice(persons)) if persons and rng.random() < 0.8 else ""
     told: dict[str, str] = {}
     if subject:
@@ -141,7 +142,7 @@ def phrase_and_told(
             told["age"] = person[0]
     said = []
     for name, words in parts_of(attributes):
-        if rng.random() < keep * _SELDOM.get((name, attributes[name]), 1.0):
+        if name not in told and rng.random() < keep * _SELDOM.get((name, attributes[name]), 1.0):
             said.append(str(rng.choice(words)))
             told[name] = attributes[name]
     rng.shuffle(said)

@@ -61,7 +61,7 @@ class Config(StageConfig):
         attribute_weight: of `prefrestore.training.attribute_loss` on decoded faces.
         latent_weight, perceptual_weight, identity_weight, features_weight: of the latent error, LPIPS and
             `prefrestore.training.likeness` against the true face.
-        asked_loss: how much of those four counts for samples that are told what is not so.
+        asked_loss: how much of the first two counts for samples that are told what is not so; they stay the person.
         sentences: for the reader of captions, a step.
         start_from: a working folder whose ``steering/`` gives the first weights.
     """
@@ -131,17 +131,20 @@ class SteeringObjective(nn.Module):
         scores = self.steering.reader(states, mask)
         losses["reading"] = torch.stack([F.cross_entropy(s, said[:, k]) for k, s in enumerate(scores)]).mean()
         total = total + losses["reading"]
+        networks = (self.attributes, self.perceptual, self.likeness)
+        if all(each is None for each in networks):
+            return losses | {"loss": total}
+        made = decoded(self.core[0], steered, images)
         if self.attributes is not None:
-            made = decoded(self.core[0], steered, images)
             losses["attributes"] = self.attributes(made, rows_of(told))
             total = total + config.attribute_weight * losses["attributes"]
-            if self.perceptual is not None:
-                losses["lpips"] = (self.perceptual(*random_view(made, targets, generator)).flatten() * near).mean()
-                total = total + config.perceptual_weight * losses["lpips"]
-            if self.likeness is not None:
-                kinds = self.likeness(made, targets, generator)
-                total = total + config.identity_weight * kinds["identity"] + config.features_weight * kinds["features"]
-                losses |= kinds
+        if self.perceptual is not None:
+            losses["lpips"] = (self.perceptual(*random_view(made, targets, generator)).flatten() * near).mean()
+            total = total + config.perceptual_weight * losses["lpips"]
+        if self.likeness is not None:
+            kinds = self.likeness(made, targets, generator)
+            total = total + config.identity_weight * kinds["identity"] + config.features_weight * kinds["features"]
+            losses |= kinds
         return losses | {"loss": total}
 
 
@@ -183,6 +186,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     names = ("autoencoder", "lq_encoder", "input_skip", "language_model")
     core = {name: parameter_hash(getattr(pipeline, name)) for name in names if getattr(pipeline, name) is not None}
     stands_on = core | {"reader": file_hash(config.reader)}
+    cached = {name: stands_on[name] for name in ("autoencoder", "lq_encoder", "reader") if name in stands_on}
     if config.start_from is not None:
         stands_on["start"] = start_hash(config, steering)
     identity = run_identity("steering", config, faces, stands_on)
@@ -190,7 +194,7 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
     with main_process_first():
         cache = Path(config.output_dir) / "runs" / "steering_pairs"
         workers = config.num_workers
-        pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key | stands_on, workers=workers, log=log)
+        pairs = cached_pairs(cache, config.pairs, prepare, compute, key=key | cached, workers=workers, log=log)
 
     def make_batch(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.seed, 1, step])
@@ -240,8 +244,14 @@ def run(config: Config, *, log: Callable[[str], None] = print) -> Trainer:
         log(f"validation sentences read right {read_right(steering, pipeline):.3f}")
         return grid([*shown, clean])
 
+    # A batch asks the language model, so no other process can prepare it.
     trainer = Trainer(
-        objective, make_batch, config.loop("steering"), sample=sample, accelerator=accelerator, identity=identity
+        objective,
+        make_batch,
+        config.loop("steering", num_workers=0),
+        sample=sample,
+        accelerator=accelerator,
+        identity=identity,
     )
     trainer.fit()
     trainer.export(config.output_dir, {"steering": steering.save_pretrained})
@@ -255,4 +265,4 @@ def read_right(steering: Any, pipeline: Any, count: int = 200) -> float:
     texts, said = zip(*(sentence(rng) for _ in range(count)), strict=True)
     scores = steering.reader(*caption_states(pipeline.language_model, pipeline.text_tokenizer, texts))
     found = torch.stack([each.argmax(1) for each in scores], dim=1)
-    return float((found == torch.tensor(said)).all(1).float().mean())
+    return float((found.cpu() == torch.tensor(said)).all(1).float().mean())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefrestore.models.texture.autoencoder import ResidualAutoencoder
 
 
-class _Layer(nn.Module):
+class FaceLayer(nn.Module):
     """A depthwise convolution for the neighbourhood, then attention over the whole face."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -147,7 +147,7 @@ class LatentEncoder(ModelMixin, ConfigMixin):
         super().__init__()
         self.embed = nn.Conv2d(latent_channels, width, 2 * patch, stride=patch, padding=patch // 2)
         self.position = nn.Parameter(torch.randn(1, width, side // patch, side // patch) * 0.02)
-        self.blocks = nn.ModuleList(_Layer(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(FaceLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.project = nn.ConvTranspose2d(width, latent_channels, 2 * patch, stride=patch, padding=patch // 2)
         _zero(self.project)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prefrestore.models.offload import at_work
+from prefrestore.models.texture.lq_encoder import FaceLayer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -59,24 +59,18 @@ class PromptReader(nn.Module):
 
 
 class _SteeredLayer(nn.Module):
-    """A depthwise convolution and attention over the face, whose change what was told scales, shifts and gates."""
+    """A layer of the LQ encoder, whose input and change what was told scales, shifts and gates."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.neighbourhood = nn.Conv2d(width, width, 3, padding=1, groups=width)
-        self.attention = BasicTransformerBlock(
-            width, heads, width // heads, activation_fn="gelu-approximate", ff_inner_dim=width * 5 // 2
-        )
+        self.layer = FaceLayer(width, heads)
         self.modulate = nn.Linear(width, 3 * width, bias=False)
         nn.init.zeros_(self.modulate.weight)
 
     def forward(self, features: Tensor, told: Tensor) -> Tensor:
         """Features (B,width,h,w), what was told (B,width) -> the former's shape."""
         scale, shift, gate = self.modulate(told)[..., None, None].chunk(3, dim=1)
-        seen = features * (1 + scale) + shift
-        seen = seen + self.neighbourhood(seen)
-        tokens = self.attention(seen.flatten(2).transpose(1, 2))
-        made = tokens.transpose(1, 2).unflatten(2, features.shape[-2:])
+        made = self.layer(features * (1 + scale) + shift)
         return features + (1 + gate) * (made - features)
 
 
